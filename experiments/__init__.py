@@ -1,0 +1,6 @@
+"""Entry points, the runner, stored runs and figures."""
+
+import warnings
+
+# Sacred 0.8.7 still imports pkg_resources; setuptools says so to every user.
+warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated")

@@ -1,0 +1,42 @@
+"""Checkpoints of a run: written whole, verified when read, the last two kept."""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import torch
+
+from forgetting.files import write_atomically
+
+KEEP = 2
+# The name carries the step and the start of the content's SHA-256.
+NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
+
+
+def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dictionaries) and drop all but `keep`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    write_atomically(folder / f"checkpoint-{step}-{digest}.pt", content)
+    for old in stored(folder)[keep:]:
+        old.unlink(missing_ok=True)
+
+
+def stored(folder: Path) -> list[Path]:
+    """The folder's checkpoints, newest first."""
+    found = [(int(m[1]), p) for p in folder.iterdir() if (m := NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def load(folder: Path) -> dict | None:
+    """The newest checkpoint that is whole, or None. A damaged one is named and passed over."""
+    for path in stored(folder):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] == NAME.fullmatch(path.name)[2]:
+            # weights_only: opening someone's results must not be able to run code.
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        print(f"warning: {path} is damaged; falling back to the checkpoint before it")
+    return None

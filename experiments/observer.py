@@ -1,0 +1,61 @@
+"""Sacred's file observer, made to write whole files and to take up a run again."""
+
+import json
+import os
+from pathlib import Path
+
+from sacred.observers import FileStorageObserver
+from sacred.serializer import flatten
+
+from forgetting.files import write_atomically
+
+
+class RunFolder(FileStorageObserver):
+    """An ordinary Sacred run folder (config.json, run.json, metrics.json, cout.txt).
+
+    Sacred's own observer writes in place: killed in the middle of it, a run is unreadable. It also
+    reads all metrics back at each heartbeat; this one keeps them.
+
+    metrics: those of a run to take up again, as metrics.json holds them, else None.
+    """
+
+    def __init__(self, folder: str | Path, metrics: dict | None = None):
+        super().__init__(folder, copy_sources=False)
+        self.resuming = metrics is not None
+        self.metrics = metrics or {}
+
+    def _make_run_dir(self, _id):
+        if self.resuming:
+            self.dir = os.path.join(self.basedir, str(_id))
+        else:
+            super()._make_run_dir(_id)
+
+    def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
+        before = None
+        if self.resuming:
+            before = json.loads((Path(self.basedir) / str(_id) / "run.json").read_text())
+        _id = super().started_event(
+            ex_info, command, host_info, start_time, config, meta_info, _id
+        )
+        if before:
+            # The run began when it first began, and what it made is still there.
+            for key in ("start_time", "artifacts"):
+                self.run_entry[key] = before[key]
+            self.save_json(self.run_entry, "run.json")
+        if self.resuming:
+            self.save_json(self.metrics, "metrics.json")
+        return _id
+
+    def save_json(self, obj, filename):
+        indent = None if filename == "metrics.json" else 2
+        text = json.dumps(flatten(obj), sort_keys=True, indent=indent)
+        write_atomically(Path(self.dir) / filename, text.encode())
+
+    def log_metrics(self, metrics_by_name, info):
+        for name, new in metrics_by_name.items():
+            stored = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
+            stored["steps"] += new["steps"]
+            stored["values"] += new["values"]
+            stored["timestamps"] += [time.isoformat() for time in new["timestamps"]]
+        if metrics_by_name:
+            self.save_json(self.metrics, "metrics.json")

@@ -1,0 +1,529 @@
+"""The one runner: from a command line to stored Sacred runs, for any study.
+
+It reads the command line as Sacred does, checks and resolves every setting, loads the data, and
+only then starts a Sacred run; so what is stored is what ran, and a mistake leaves nothing behind.
+A study is anything with total_steps, position, step(), evaluation_due(), evaluate(), status(),
+summary() and state_dict()/load_state_dict(). Nothing here knows which.
+"""
+
+import ctypes
+import fcntl
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from docopt import DocoptExit, docopt
+from sacred import SETTINGS, Experiment, Ingredient
+from sacred.arg_parser import get_config_updates
+from sacred.initialize import create_run
+from sacred.utils import SacredInterrupt
+from tqdm import tqdm
+
+from experiments import checkpoints
+from experiments.observer import RunFolder
+from experiments.settings import Rule, check_key, flat, nested, seconds, validate
+from forgetting import data
+from forgetting.errors import UserError
+
+__all__ = ["PROJECT", "Experiment", "Ingredient", "Study", "default_path", "main"]
+
+PROJECT = Path(__file__).resolve().parents[1]
+# How and where a run proceeds; a run may be taken up again with other values of these.
+NOT_THE_RUN = ("resume", "stop_after", "checkpoint_every", "results_dir", "dataset.root")
+STOPPED_BY_CLOCK = 75  # the exit code of sysexits.h for "try again later"
+
+# File descriptors would be captured from the progress bar, too; and the code version is git's.
+SETTINGS.CAPTURE_MODE = "sys"
+SETTINGS.DISCOVER_SOURCES = "none"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the runner needs to know of a study.
+
+    arm: the setting that names a run's arm; unset, each of `default_arms` becomes a run.
+    check(settings, dataset): raises UserError where settings and data do not fit each other.
+    build(settings, dataset, device, autocast): the study, ready to step.
+    """
+
+    arm: str
+    default_arms: Sequence[str]
+    rules: Mapping[str, Rule]
+    check: Callable[[Mapping[str, Any], data.Dataset], None]
+    build: Callable[[Mapping[str, Any], data.Dataset, torch.device, Callable], Any]
+
+
+class Interrupted(SacredInterrupt):
+    """The run stopped where it can be taken up again."""
+
+    STATUS = "INTERRUPTED"
+
+    def __init__(self, step: int, exit_code: int):
+        super().__init__(f"interrupted at step {step}")
+        self.step, self.exit_code = step, exit_code
+
+
+class Diverged(Exception):
+    """A loss is no number any more."""
+
+
+def new_experiment(name: str) -> tuple[Experiment, Ingredient]:
+    """A Sacred experiment and its group of settings for the data, for the calling file.
+
+    The code version is recorded where git can tell it; Sacred would stop where it cannot.
+    """
+    asked = ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"]
+    try:
+        has_version = subprocess.run(asked, capture_output=True).returncode == 0
+    except OSError:
+        has_version = False
+    dataset = Ingredient("dataset", save_git_info=False)
+    experiment = Experiment(name, ingredients=[dataset], save_git_info=has_version)
+    return experiment, dataset
+
+
+def default_path(inside: str) -> str:
+    """A path in the project, as seen from the current folder."""
+    return os.path.relpath(PROJECT / inside)
+
+
+def main(experiment: Experiment, study: Study, argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
+    arguments, 130 or 143 interrupted, 75 stopped by stop_after."""
+    try:
+        sys.exit(_main(experiment, study, list(sys.argv if argv is None else argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Diverged as error:
+        print(f"error: the run diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
+    options = _parse(experiment, argv)
+    if options is None:
+        return 0
+    command = options["COMMAND"] or experiment.default_command
+    if command not in experiment.commands:
+        raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")
+    updates, presets = _read_updates(experiment, study, options)
+    settings = _settings(experiment, study, updates, presets)
+    if command != experiment.default_command or options["--print-config"]:
+        experiment.run(command, nested(settings), options=options)
+        return 0
+
+    clock = _Clock(settings["stop_after"])
+    folder = Path(settings["results_dir"])
+    if settings["resume"] not in (None, "auto"):
+        explicit = flat(updates) if not presets else {**settings, **flat(updates)}
+        settings = _settings_of_run(folder, experiment.path, settings, explicit, study)
+    settings, dataset = _resolve(settings)
+    study.check(settings, dataset)
+    if not options["--unobserved"]:
+        _make_results_folder(folder)
+    print(f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
+          f"{settings['precision']}; choose another with: with quick | cpu | paper")
+    arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
+    for arm in arms:
+        _run_arm(experiment, study, {**settings, study.arm: arm}, dataset, options, presets, clock)
+    return 0
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
+    """Sacred's own options and usage; None where help was asked for and given."""
+    _, usage, internal_usage = experiment.get_usage(argv[0])
+    try:
+        options = docopt(internal_usage, argv[1:], default_help=False)
+    except DocoptExit:
+        print(f"error: cannot read these arguments; see {argv[0]} --help", file=sys.stderr)
+        sys.exit(2)
+    if options["help"] or options["--help"]:
+        print(usage)
+        return None
+    # Sacred's -F would be a second file observer beside ours: it means results_dir.
+    if options["--file_storage"]:
+        options["UPDATE"] = [*options["UPDATE"], f"results_dir={options['--file_storage']!r}"]
+        options["--file_storage"] = None
+    options["--loglevel"] = options["--loglevel"] or "ERROR"
+    return options
+
+
+def _read_updates(experiment: Experiment, study: Study, options: dict) -> tuple[dict, list[str]]:
+    for update in options["UPDATE"]:
+        key, equals, _ = update.partition("=")
+        if equals:
+            check_key(key.strip(), study.rules)
+        elif key not in experiment.named_configs:
+            known = ", ".join(experiment.named_configs)
+            raise UserError(f"{key}: no such preset; there are {known}; a setting is KEY=VALUE")
+    updates, presets = get_config_updates(options["UPDATE"])
+    if "preset" in updates:
+        raise UserError("preset: choose one by its name alone, as in: with cpu")
+    return updates, presets
+
+
+def _settings(experiment: Experiment, study: Study, updates: dict, presets: list) -> dict:
+    """All settings, flat and checked, before anything is looked up."""
+    if not presets:
+        presets = ["paper" if torch.cuda.is_available() else "quick"]
+    config = create_run(
+        experiment, experiment.default_command, updates, presets, log_level="ERROR"
+    ).config
+    return validate(flat(config), study.rules)
+
+
+def _resolve(settings: dict) -> tuple[dict, data.Dataset]:
+    """Replace every `auto` by what it means here, and load the data."""
+    settings = dict(settings)
+    if settings["device"] == "auto":
+        settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings["device"] == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: there is no CUDA device here; use device=cpu or device=auto")
+    if settings["precision"] == "auto":
+        settings["precision"] = "bf16" if _bf16_is_native(settings["device"]) else "fp32"
+    if settings["dataset.name"] == "auto":
+        name, why = data.choose(settings["dataset.root"])
+        if name == "digits" and settings["preset"] in ("cpu", "paper"):
+            raise UserError(
+                f"dataset.name: the preset {settings['preset']} needs CIFAR-10, and {why}; put "
+                f"cifar-10-batches-py there, or use dataset.name=image_folder dataset.root=DIR, "
+                f"or the preset quick"
+            )
+        print(f"DATA: dataset.name=auto takes {name}, because {why}")
+        settings["dataset.name"] = name
+    dataset = data.load(
+        settings["dataset.name"],
+        settings["dataset.root"],
+        settings["dataset.size"],
+        settings["dataset.label"],
+    )
+    settings["dataset.size"] = dataset.train_images.shape[-1]
+    settings["dataset.label"] = dataset.label
+    return settings, dataset.to(settings["device"])
+
+
+def _bf16_is_native(device: str) -> bool:
+    """Whether bf16 has matrix units of its own.
+
+    AVX-512's bf16 dot product alone does not count: there bf16 convolutions of these nets measured
+    0.5 to 0.7 times the speed of fp32.
+    """
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(has_amx and has_amx())
+
+
+# ------------------------------------------------------------------ runs that are there already
+
+
+def _settings_of_run(
+    folder: Path, name: str, settings: dict, explicit: Mapping[str, Any], study: Study
+) -> dict:
+    """The settings that run `resume` was started with, refusing any that is now asked otherwise."""
+    run = folder / settings["resume"]
+    try:
+        entry = json.loads((run / "run.json").read_text())
+        stored = validate(flat(json.loads((run / "config.json").read_text())), study.rules)
+        ours = entry["experiment"]["name"] == name
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"resume: there is no readable run {run}") from None
+    if not ours:
+        raise UserError(f"resume: {run} is a run of {entry['experiment']['name']}, not of {name}")
+    if entry["status"] == "COMPLETED":
+        raise UserError(f"resume: {run} is complete already")
+    differing = [
+        f"{key} (stored {stored.get(key)!r}, asked {settings[key]!r})"
+        for key in explicit
+        if key not in NOT_THE_RUN
+        and settings[key] not in (stored.get(key), "auto")
+        and not (key in (study.arm, "dataset.label", "dataset.size") and settings[key] is None)
+    ]
+    if differing:
+        raise UserError(f"resume: {run} was started with other settings: {', '.join(differing)}")
+    return {**stored, **{key: settings[key] for key in NOT_THE_RUN}}
+
+
+def _unfinished_twin(folder: Path, name: str, settings: dict) -> str | None:
+    """The id of an unfinished run of the same settings that nobody is working on."""
+    wanted = {k: v for k, v in settings.items() if k not in NOT_THE_RUN}
+    for run in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            entry = json.loads((run / "run.json").read_text())
+            stored = flat(json.loads((run / "config.json").read_text()))
+            matches = (
+                entry["experiment"]["name"] == name
+                and entry["status"] != "COMPLETED"
+                and {k: v for k, v in stored.items() if k not in NOT_THE_RUN} == wanted
+                and checkpoints.stored(run)
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if matches:
+            try:
+                with _sole_user(run):
+                    return run.name
+            except UserError:
+                continue
+    return None
+
+
+@contextmanager
+def _sole_user(run: Path):
+    """Hold a run's folder; UserError if another process does. Ends with the process, whatever."""
+    with open(run / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"resume: another process is working on {run}") from None
+        yield
+
+
+def _make_results_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
+
+
+# ------------------------------------------------------------------ one run
+
+
+def _run_arm(experiment, study, settings, dataset, options, presets, clock) -> None:
+    folder = Path(settings["results_dir"])
+    settings = dict(settings)
+    run_id, checkpoint = settings.pop("resume"), None
+    if run_id == "auto":
+        run_id = _unfinished_twin(folder, experiment.path, {**settings, "resume": None})
+    if options["--id"] and not run_id and (folder / options["--id"]).exists():
+        raise UserError(f"--id: there is a run {folder / options['--id']} already")
+    options = {**options, "--id": run_id or options["--id"]}
+    settings["resume"] = None
+
+    lock = contextmanager(lambda: iter([None]))()
+    if run_id:
+        lock = _sole_user(folder / run_id)
+    with lock:
+        if run_id:
+            checkpoint = checkpoints.load(folder / run_id)
+            if checkpoint is None:
+                raise UserError(f"resume: {folder / run_id} has no checkpoint that is whole")
+            if checkpoint["fingerprint"] != dataset.fingerprint:
+                raise UserError(f"resume: the images are not those that {folder / run_id} began on")
+        experiment.observers[:] = []
+        if not options["--unobserved"]:
+            metrics = checkpoint["metrics"] if checkpoint else None
+            experiment.observers.append(RunFolder(folder, metrics))
+
+        @experiment.main
+        def train(_run):
+            return _train(_run, study, settings, dataset, checkpoint, clock)
+
+        try:
+            experiment.run(
+                config_updates=nested(settings),
+                options=options,
+                meta_info={"named_configs": presets},
+            )
+        except Interrupted as stop:
+            run = experiment.current_run
+            again = f"; go on with resume={run._id}" if run.observers else ""
+            print(f"interrupted at step {stop.step}{again}")
+            sys.exit(stop.exit_code)
+
+
+def _train(run, study, settings, dataset, checkpoint, clock) -> dict[str, float]:
+    """The loop of one run; its summary."""
+    _keep_freed_memory()
+    device = torch.device(settings["device"])
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
+    )
+    learner = study.build(settings, dataset, device, autocast)
+    log = _Log(run)
+    folder = None
+    for observer in run.observers:
+        if isinstance(observer, RunFolder):
+            folder = Path(observer.dir)
+    seconds_spent = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
+    if checkpoint:
+        learner.load_state_dict(checkpoint["study"])
+        log.restore(checkpoint["metrics"], checkpoint["loss_sums"])
+        seconds_spent = checkpoint["seconds"]
+        print(f"resumed at step {learner.position}")
+    run.info.update(_about(dataset, device), seconds=seconds_spent)
+
+    @contextmanager
+    def timed(what):
+        start = time.perf_counter()
+        yield
+        seconds_spent[what] += time.perf_counter() - start
+
+    def save(keep=checkpoints.KEEP):
+        if folder is None:
+            return
+        with timed("checkpoints"):
+            state = {
+                "study": learner.state_dict(),
+                "metrics": log.metrics,
+                "loss_sums": log.loss_sums,
+                "fingerprint": dataset.fingerprint,
+                "seconds": dict(seconds_spent),
+            }
+            checkpoints.save(folder, learner.position, state, keep)
+
+    name = settings[study.arm]
+    title = f"run {run._id}: {name}" if run._id else name
+    print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
+    if not checkpoint:
+        with timed("evaluation"):
+            log.evaluation(learner.evaluate(), 0)
+        save()
+    # stderr itself, not Sacred's capture of it; and silent where nobody watches.
+    bar = tqdm(
+        total=learner.total_steps,
+        initial=learner.position,
+        desc=title,
+        file=sys.__stderr__,
+        disable=not sys.__stderr__.isatty(),
+        dynamic_ncols=True,
+    )
+    with bar, _Signals() as signals:
+        while learner.position < learner.total_steps:
+            with timed("training"):
+                log.losses(learner.step())
+            if learner.evaluation_due():
+                with timed("evaluation"):
+                    latest = learner.evaluate()
+                log.evaluation(latest, learner.position)
+                bar.set_postfix_str(learner.status(latest), refresh=False)
+            bar.update()
+            last = learner.position == learner.total_steps
+            exit_code = signals.exit_code or clock.exit_code()
+            if exit_code and not last:
+                save()
+                raise Interrupted(learner.position, exit_code)
+            if last or learner.position % settings["checkpoint_every"] == 0:
+                save(keep=1 if last else checkpoints.KEEP)
+    if device.type == "cuda":
+        run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
+    result = learner.summary(
+        {k: (np.array(v["steps"]), np.array(v["values"])) for k, v in log.metrics.items()}
+    )
+    where = f", stored in {os.path.relpath(folder)}" if folder else ""
+    print(f"{title} done in {sum(seconds_spent.values()):.0f} s{where}")
+    return result
+
+
+class _Log:
+    """What a run logged so far, on its way to Sacred and into the checkpoints."""
+
+    def __init__(self, run):
+        self.run = run
+        self.metrics: dict[str, dict[str, list]] = {}
+        self.loss_sums: dict[str, tuple[int, Any]] = {}
+
+    def restore(self, metrics: dict, loss_sums: dict) -> None:
+        self.metrics = {
+            name: {key: list(column) for key, column in columns.items()}
+            for name, columns in metrics.items()
+        }
+        self.loss_sums = dict(loss_sums)
+
+    def losses(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Add up on the device: no waiting for it at every iteration."""
+        for name, value in losses.items():
+            n, total = self.loss_sums.get(name, (0, 0.0))
+            self.loss_sums[name] = (n + 1, total + value.double())
+
+    def evaluation(self, values: Mapping[str, float], step: int) -> None:
+        """Log `values` and the mean of each loss since the last evaluation; Diverged on a NaN."""
+        means = {name: float(total) / n for name, (n, total) in self.loss_sums.items()}
+        self.loss_sums = {}
+        for name, value in {**values, **means}.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
+            self.run.log_scalar(name, value, step)
+            columns = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
+            columns["steps"].append(step)
+            columns["values"].append(value)
+            columns["timestamps"].append(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()))
+
+
+class _Signals:
+    """SIGINT and SIGTERM end the run after the step at hand; a second one at once."""
+
+    exit_code = 0
+
+    def __enter__(self):
+        self.before = {s: signal.signal(s, self._caught) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _caught(self, number, _frame):
+        if self.exit_code:
+            raise KeyboardInterrupt
+        self.exit_code = 128 + number
+
+
+class _Clock:
+    """When `stop_after` is over, counted from the start of the command."""
+
+    def __init__(self, stop_after: str | None):
+        self.end = time.monotonic() + seconds(stop_after) if stop_after else math.inf
+
+    def exit_code(self) -> int:
+        return STOPPED_BY_CLOCK if time.monotonic() >= self.end else 0
+
+
+def _about(dataset: data.Dataset, device: torch.device) -> dict:
+    """Facts about the data and the machine, for Sacred's info."""
+    return {
+        "data": {
+            "classes": list(dataset.classes),
+            "train_images": len(dataset.train_labels),
+            "test_images": len(dataset.test_labels),
+            "fingerprint": dataset.fingerprint,
+        },
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "peak_device_bytes": None,
+    }
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed blocks instead of giving them back to the kernel.
+
+    Else every activation map is mapped and zeroed anew at each step: 6,800 page faults a step and
+    1.2 times the time, measured on the CPU at width 32.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        pass  # another C library: only slower

@@ -1,0 +1,198 @@
+"""What each setting may be: one rule a key, and one clear line when it is broken."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forgetting.data import SIZES
+from forgetting.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`wanted` in words; `accept` returns the value to use or raises ValueError."""
+
+    wanted: str
+    accept: Callable[[Any], Any]
+
+
+def integer(at_least: int, at_most: int | None = None) -> Rule:
+    words = f"a whole number of at least {at_least}"
+    if at_most is not None:
+        words = f"a whole number from {at_least} to {at_most}"
+
+    def accept(value):
+        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+            raise ValueError
+        if at_most is not None and value > at_most:
+            raise ValueError
+        return value
+
+    return Rule(words, accept)
+
+
+def number(above: float | None = None, at_least: float | None = None) -> Rule:
+    words = f"a number above {above:g}" if above is not None else f"a number, {at_least:g} or more"
+
+    def accept(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        value = float(value)
+        inside = value > above if above is not None else value >= at_least
+        if not inside or value == float("inf"):  # NaN is never inside
+            raise ValueError
+        return value
+
+    return Rule(words, accept)
+
+
+def boolean() -> Rule:
+    def accept(value):
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return Rule("True or False", accept)
+
+
+def choice(*options: str) -> Rule:
+    def accept(value):
+        if value not in options:
+            raise ValueError
+        return value
+
+    return Rule(" or ".join([", ".join(options[:-1]), options[-1]]), accept)
+
+
+def pixels() -> Rule:
+    def accept(value):
+        if isinstance(value, bool) or value not in SIZES:
+            raise ValueError
+        return value
+
+    return Rule(f"one of {', '.join(map(str, SIZES))} (pixels)", accept)
+
+
+def text() -> Rule:
+    def accept(value):
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        return value
+
+    return Rule("text", accept)
+
+
+def optional(rule: Rule, unset: str) -> Rule:
+    """The same rule, or None, which means `unset`."""
+
+    def accept(value):
+        return None if value is None else rule.accept(value)
+
+    return Rule(f"{rule.wanted}, or None ({unset})", accept)
+
+
+def adam_betas() -> Rule:
+    def accept(value):
+        first, second = value
+        for beta in (first, second):
+            if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta < 1:
+                raise ValueError
+        return [float(first), float(second)]
+
+    return Rule("two numbers from 0 up to, not including, 1, as [0.9,0.999]", accept)
+
+
+def duration() -> Rule:
+    def accept(value):
+        seconds(value)
+        return str(value)
+
+    return Rule("a length of time as 90s, 10m or 2h", accept)
+
+
+def seconds(value: str | int) -> float:
+    """The length of time '90s', '10m', '2h' or a plain number of seconds, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+    if not match or float(match[1]) <= 0 or isinstance(value, bool):
+        raise ValueError
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def run_id() -> Rule:
+    def accept(value):
+        if isinstance(value, bool) or not re.fullmatch(r"[\w-]+", str(value)):
+            raise ValueError
+        return str(value)
+
+    return Rule("the id of a run or auto", accept)
+
+
+# The same word for the same thing in every experiment.
+COMMON = {
+    "preset": optional(choice("quick", "cpu", "paper"), "none"),
+    "seed": integer(0, 2**31 - 1),
+    "dataset.name": choice("auto", "digits", "cifar10", "image_folder"),
+    "dataset.root": text(),
+    "dataset.size": optional(pixels(), "the data's own, 32 for a folder"),
+    "dataset.label": optional(text(), "the data's own name"),
+    "batch_size": integer(4),
+    "width": integer(1),
+    "lr": number(above=0),
+    "adam_betas": adam_betas(),
+    "spectral_norm": boolean(),
+    "device": choice("auto", "cpu", "cuda"),
+    "precision": choice("auto", "fp32", "bf16"),
+    "results_dir": text(),
+    "checkpoint_every": integer(1),
+    "resume": optional(run_id(), "a run of its own"),
+    "stop_after": optional(duration(), "run to the end"),
+}
+
+
+def flat(settings: Mapping) -> dict[str, Any]:
+    """{"dataset": {"name": x}} -> {"dataset.name": x}."""
+    result = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            result |= {f"{key}.{inner}": v for inner, v in flat(value).items()}
+        else:
+            result[key] = value
+    return result
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        *groups, last = key.split(".")
+        inner = result
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return result
+
+
+def check_key(key: str, rules: Mapping[str, Rule]) -> None:
+    """Raise UserError unless there is a setting of that name."""
+    if key in rules:
+        return
+    members = [name for name in rules if name.startswith(f"{key}.")]
+    if members:
+        raise UserError(f"{key}: is a group of settings; set one of {', '.join(members)}")
+    near = difflib.get_close_matches(key, rules, n=1)
+    hint = f"did you mean {near[0]}?" if near else "print_config lists the settings"
+    raise UserError(f"{key}: no such setting; {hint}")
+
+
+def validate(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Flat settings -> the same with every value as its rule wants it; UserError otherwise."""
+    checked = {}
+    for key, value in settings.items():
+        check_key(key, rules)
+        try:
+            checked[key] = rules[key].accept(value)
+        except (ValueError, TypeError, IndexError):
+            raise UserError(f"{key}: it must be {rules[key].wanted}, not {value!r}") from None
+    return checked

@@ -1,0 +1,1 @@
+"""Learning from a moving stream of tasks, and what is forgotten on the way."""

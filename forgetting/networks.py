@@ -1,0 +1,126 @@
+"""The residual net of both studies: the discriminator of SNGAN for small images, and its heads.
+
+Miyato et al., "Spectral Normalization for GANs", arXiv 1802.05957, Table 4 (CIFAR-10): four
+residual blocks of equal width without batch norm, the first two halve the resolution, then
+ReLU, global average, linear. Chen et al. (arXiv 1811.11212) use it at width 128.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm as apply_spectral_norm
+
+
+def scale_images(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, 3, H, W) in 0..255 -> float32 in [-1, 1], channels_last (faster convolutions)."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def conv_then_average_pool(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """avg_pool2d(conv(x), 2) for a 3x3 convolution with padding 1, in 2.25 times fewer operations.
+
+    The mean of four neighbouring 3x3 windows is one 4x4 window moved in steps of two, whose
+    kernel is the mean of the four shifted kernels.
+    """
+    kernel = F.pad(conv.weight, (0, 1, 0, 1))
+    for left, top in ((1, 0), (0, 1), (1, 1)):
+        kernel = kernel + F.pad(conv.weight, (left, 1 - left, top, 1 - top))
+    return F.conv2d(x, kernel / 4, conv.bias, stride=2, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """conv-ReLU-conv beside a shortcut; `first` takes raw pixels, so no ReLU before it."""
+
+    def __init__(self, channels_in: int, channels: int, downsample: bool, first: bool):
+        super().__init__()
+        self.downsample = downsample
+        self.first = first
+        self.conv1 = _initialised(nn.Conv2d(channels_in, channels, 3, padding=1), math.sqrt(2))
+        self.conv2 = _initialised(nn.Conv2d(channels, channels, 3, padding=1), math.sqrt(2))
+        self.shortcut = None
+        if downsample or channels_in != channels:
+            self.shortcut = _initialised(nn.Conv2d(channels_in, channels, 1), 1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(x if self.first else F.relu(x))
+        h = F.relu(h)
+        h = conv_then_average_pool(h, self.conv2) if self.downsample else self.conv2(h)
+        if self.downsample:
+            # A 1x1 convolution and a mean commute: pooling first costs a quarter.
+            x = F.avg_pool2d(x, 2)
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Backbone(nn.Module):
+    """Residual blocks for square images of `size` pixels: 8, 16, 32, 64, 128, ...
+
+    Up to 32 pixels four blocks, of which the first two halve the resolution; each doubling
+    beyond puts one more halving block in front.
+    """
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        halvings = max(2, int(math.log2(size)) - 3)
+        self.width = width
+        self.blocks = nn.ModuleList(
+            ResidualBlock(3 if i == 0 else width, width, downsample=i < halvings, first=i == 0)
+            for i in range(halvings + 2)
+        )
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Every block's output (N, width, h, w) after ReLU, for images as `scale_images` gives."""
+        maps, x = [], images
+        for block in self.blocks:
+            x = block(x)
+            maps.append(F.relu(x))
+        return maps
+
+    def last_map(self, images: torch.Tensor) -> torch.Tensor:
+        """The last block's output (N, width, h, w) after ReLU."""
+        x = images
+        for block in self.blocks:
+            x = block(x)
+        return F.relu(x)
+
+
+class Classifier(nn.Module):
+    """The backbone with a binary head (one logit, or one a task) and a 4-way rotation head."""
+
+    def __init__(self, size: int, width: int, binary_outputs: int, spectral_norm: bool = False):
+        super().__init__()
+        self.backbone = Backbone(size, width)
+        self.rotation_head = _initialised(nn.Linear(width, 4), 1.0)
+        self.binary_head = _initialised(nn.Linear(width, binary_outputs), 1.0)
+        if spectral_norm:
+            normalise_spectrally(self)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled images (N, 3, H, W) -> last map (N, width, h, w), its global average (N, width)."""
+        last = self.backbone.last_map(images)
+        return last, last.mean((2, 3))
+
+
+def normalise_spectrally(module: nn.Module) -> None:
+    """Divide every convolution's and linear layer's weight by its largest singular value.
+
+    arXiv 1802.05957: one power iteration a training forward pass, none in evaluation mode.
+    """
+    for layer in list(module.modules()):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            apply_spectral_norm(layer)
+
+
+def build(seed: int, make, *args, **kwargs) -> nn.Module:
+    """make(*args, **kwargs) with all its random numbers drawn from `seed`, in channels_last."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(*args, **kwargs).to(memory_format=torch.channels_last)
+
+
+def _initialised(layer: nn.Module, gain: float) -> nn.Module:
+    # Xavier with gain sqrt(2) inside the blocks and 1 elsewhere: the SNGAN authors' choice.
+    nn.init.xavier_uniform_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,43 @@
+"""Linear probes: how well a linear classifier reads the image's class off frozen features."""
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def pool_map(feature_map: torch.Tensor, limit: int) -> torch.Tensor:
+    """Average a map (N, C, h, w) over a grid so coarse that at most `limit` numbers are left.
+
+    Returns (N, C * g * g) float32 with the largest g <= h for which C * g * g <= limit (g >= 1).
+    """
+    channels, height = feature_map.shape[1], feature_map.shape[2]
+    grid = max(1, min(height, int((limit / channels) ** 0.5)))
+    return F.adaptive_avg_pool2d(feature_map.float(), grid).flatten(1)
+
+
+def linear_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    c: float = 0.01,
+    max_iterations: int = 500,
+) -> tuple[float, bool]:
+    """Test accuracy in 0..1 of scikit-learn's LogisticRegression, and whether it converged.
+
+    Features (N, D) float, standardised here with the training features' mean and deviation.
+    c: inverse strength of the L2 penalty, LogisticRegression's C.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = train_features.mean(0), train_features.std(0)
+    deviation = np.where(deviation > 1e-8, deviation, 1.0)
+    model = LogisticRegression(C=c, max_iter=max_iterations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((train_features - mean) / deviation, train_labels)
+    accuracy = model.score((test_features - mean) / deviation, test_labels)
+    return float(accuracy), bool(model.n_iter_.max() < max_iterations)

@@ -1,0 +1,36 @@
+"""The pretext task: tell by how many quarter turns an image was rotated.
+
+Gidaris et al., "Unsupervised Representation Learning by Predicting Image Rotations",
+arXiv 1803.07728; used as the auxiliary loss of Chen et al., arXiv 1811.11212.
+"""
+
+import torch
+import torch.nn.functional as F
+
+ROTATIONS = 4  # R = {0, 90, 180, 270} degrees, counter-clockwise
+
+
+def rotate(images: torch.Tensor, quarter_turns: int) -> torch.Tensor:
+    """Images (N, C, H, W) turned counter-clockwise by 90 degrees `quarter_turns` times."""
+    return torch.rot90(images, quarter_turns, dims=(2, 3))
+
+
+def turned_copies(images: torch.Tensor) -> torch.Tensor:
+    """The three copies of images (N, C, H, H) that are not upright.
+
+    Returns (3N, C, H, H), same dtype: all N by 90 degrees, then by 180, then by 270.
+    """
+    return torch.cat([rotate(images, turns) for turns in range(1, ROTATIONS)])
+
+
+def rotation_labels(n: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Labels (4n,) int64 for n upright images followed by their `turned_copies`."""
+    return torch.arange(ROTATIONS, device=device).repeat_interleave(n)
+
+
+def rotation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-E[log Q_D(R = r | x^r)], the rotation term of Chen et al. (L_D), in nats.
+
+    logits (M, 4) float, labels (M,) int64 in 0..3; a scalar.
+    """
+    return F.cross_entropy(logits.float(), labels)
