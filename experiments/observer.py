@@ -34,9 +34,7 @@ class RunFolder(FileStorageObserver):
         before = None
         if self.resuming:
             before = json.loads((Path(self.basedir) / str(_id) / "run.json").read_text())
-        _id = super().started_event(
-            ex_info, command, host_info, start_time, config, meta_info, _id
-        )
+        _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
         if before:
             # The run began when it first began, and what it made is still there.
             for key in ("start_time", "artifacts"):

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,15 @@ from experiments.settings import Rule, check_key, flat, nested, seconds, validat
 from forgetting import data
 from forgetting.errors import UserError
 
-__all__ = ["PROJECT", "Experiment", "Ingredient", "Study", "default_path", "main"]
+__all__ = [
+    "PROJECT",
+    "Experiment",
+    "Ingredient",
+    "Study",
+    "default_path",
+    "has_code_version",
+    "main",
+]
 
 PROJECT = Path(__file__).resolve().parents[1]
 # How and where a run proceeds; a run may be taken up again with other values of these.
@@ -79,19 +87,15 @@ class Diverged(Exception):
     """A loss is no number any more."""
 
 
-def new_experiment(name: str) -> tuple[Experiment, Ingredient]:
-    """A Sacred experiment and its group of settings for the data, for the calling file.
-
-    The code version is recorded where git can tell it; Sacred would stop where it cannot.
-    """
-    asked = ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"]
+def has_code_version() -> bool:
+    """Whether git can tell the project's commit. Where it cannot, Sacred must not ask."""
     try:
-        has_version = subprocess.run(asked, capture_output=True).returncode == 0
+        asked = subprocess.run(
+            ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"], capture_output=True
+        )
     except OSError:
-        has_version = False
-    dataset = Ingredient("dataset", save_git_info=False)
-    experiment = Experiment(name, ingredients=[dataset], save_git_info=has_version)
-    return experiment, dataset
+        return False
+    return asked.returncode == 0
 
 
 def default_path(inside: str) -> str:
@@ -113,6 +117,13 @@ def main(experiment: Experiment, study: Study, argv: Sequence[str] | None = None
 
 
 def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
+    job = {}  # what Sacred's configuration cannot carry: the data, a checkpoint, the clock
+
+    @experiment.main
+    def train(_run):
+        """Train, evaluate and store one run an arm."""
+        return _train(_run, study, **job)
+
     options = _parse(experiment, argv)
     if options is None:
         return 0
@@ -134,11 +145,14 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     study.check(settings, dataset)
     if not options["--unobserved"]:
         _make_results_folder(folder)
-    print(f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
-          f"{settings['precision']}; choose another with: with quick | cpu | paper")
+    print(
+        f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
+        f"{settings['precision']}; choose another with: with quick | cpu | paper"
+    )
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     for arm in arms:
-        _run_arm(experiment, study, {**settings, study.arm: arm}, dataset, options, presets, clock)
+        job.update(settings={**settings, study.arm: arm}, dataset=dataset, clock=clock)
+        _run_arm(experiment, job, options, presets)
     return 0
 
 
@@ -185,7 +199,8 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
     config = create_run(
         experiment, experiment.default_command, updates, presets, log_level="ERROR"
     ).config
-    return validate(flat(config), study.rules)
+    # Sacred takes a preset's docstring for a setting.
+    return validate({k: v for k, v in flat(config).items() if k != "__doc__"}, study.rules)
 
 
 def _resolve(settings: dict) -> tuple[dict, data.Dataset]:
@@ -308,21 +323,17 @@ def _make_results_folder(folder: Path) -> None:
 # ------------------------------------------------------------------ one run
 
 
-def _run_arm(experiment, study, settings, dataset, options, presets, clock) -> None:
+def _run_arm(experiment, job, options, presets) -> None:
+    settings, dataset = job["settings"], job["dataset"]
     folder = Path(settings["results_dir"])
-    settings = dict(settings)
-    run_id, checkpoint = settings.pop("resume"), None
+    run_id, checkpoint = settings["resume"], None
+    settings["resume"] = None
     if run_id == "auto":
-        run_id = _unfinished_twin(folder, experiment.path, {**settings, "resume": None})
+        run_id = _unfinished_twin(folder, experiment.path, settings)
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
     options = {**options, "--id": run_id or options["--id"]}
-    settings["resume"] = None
-
-    lock = contextmanager(lambda: iter([None]))()
-    if run_id:
-        lock = _sole_user(folder / run_id)
-    with lock:
+    with _sole_user(folder / run_id) if run_id else nullcontext():
         if run_id:
             checkpoint = checkpoints.load(folder / run_id)
             if checkpoint is None:
@@ -334,10 +345,7 @@ def _run_arm(experiment, study, settings, dataset, options, presets, clock) -> N
             metrics = checkpoint["metrics"] if checkpoint else None
             experiment.observers.append(RunFolder(folder, metrics))
 
-        @experiment.main
-        def train(_run):
-            return _train(_run, study, settings, dataset, checkpoint, clock)
-
+        job["checkpoint"] = checkpoint
         try:
             experiment.run(
                 config_updates=nested(settings),
@@ -507,7 +515,7 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
             "test_images": len(dataset.test_labels),
             "fingerprint": dataset.fingerprint,
         },
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "peak_device_bytes": None,

@@ -4,12 +4,19 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
-from experiments.runner import Experiment, Ingredient, Study, default_path, main
+from experiments.runner import (
+    Experiment,
+    Ingredient,
+    Study,
+    default_path,
+    has_code_version,
+    main,
+)
 from experiments.settings import COMMON, boolean, choice, integer, number, optional
 from forgetting.errors import UserError
 
-dataset = Ingredient("dataset")
-ex = Experiment("sequential_tasks", ingredients=[dataset])
+dataset = Ingredient("dataset", save_git_info=False)
+ex = Experiment("sequential_tasks", ingredients=[dataset], save_git_info=has_code_version())
 
 
 @dataset.config

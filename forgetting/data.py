@@ -244,9 +244,7 @@ def _list_class_folders(root: Path, split: str) -> tuple[list[tuple[Path, int]],
         )
     files = []
     for label, name in enumerate(classes):
-        found = sorted(
-            p for p in (folder / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
-        )
+        found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise UserError(f"dataset.root: no images in {folder / name}; every class needs some")
         files += [(path, label) for path in found]

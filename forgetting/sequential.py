@@ -25,7 +25,7 @@ from forgetting.tasks import OneVsAllStream
 METHODS = ("vanilla", "rotation", "augment")
 HEADS = ("shared", "per_task")
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
-EVALUATE_AFTER_SWITCH = (1, 10, 20, 50)
+EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
 EVALUATION_BATCH = 100  # larger ones fall out of the cache
 
 
@@ -166,9 +166,7 @@ class SequentialTasks:
             values["accuracy/rotation"] = self._rotation_accuracy()
         if task_ended:
             chosen = self.probe_indices
-            _, train_features = self._forward(
-                test.train_images[chosen], self.net.binary_head, True
-            )
+            _, train_features = self._forward(test.train_images[chosen], self.net.binary_head, True)
             values["probe/final"], _ = probes.linear_probe(
                 train_features,
                 test.train_labels[chosen].cpu().numpy(),

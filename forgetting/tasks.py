@@ -48,9 +48,7 @@ class OneVsAllStream:
             negatives = self._draw(self.of_others[task], self.batch_size - len(positives))
             indices = torch.cat([positives, negatives])
         else:
-            indices = torch.randint(
-                len(self.labels), (self.batch_size,), generator=self.generator
-            )
+            indices = torch.randint(len(self.labels), (self.batch_size,), generator=self.generator)
         return indices, (self.labels[indices] == task).float()
 
     def _draw(self, pool: torch.Tensor, n: int) -> torch.Tensor:
