@@ -360,7 +360,15 @@ def _run_arm(experiment, job, options, presets) -> None:
 
 
 def _train(run, study, settings, dataset, checkpoint, clock) -> dict[str, float]:
-    """The loop of one run; its summary."""
+    """One run from its start, or its checkpoint, to its summary."""
+    folders = [Path(o.dir) for o in run.observers if isinstance(o, RunFolder)]
+    folder = folders[0] if folders else None
+    # A run that is taken up again is held already.
+    with _sole_user(folder) if folder and not checkpoint else nullcontext():
+        return _loop(run, folder, study, settings, dataset, checkpoint, clock)
+
+
+def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str, float]:
     _keep_freed_memory()
     device = torch.device(settings["device"])
     autocast = partial(
@@ -368,10 +376,6 @@ def _train(run, study, settings, dataset, checkpoint, clock) -> dict[str, float]
     )
     learner = study.build(settings, dataset, device, autocast)
     log = _Log(run)
-    folder = None
-    for observer in run.observers:
-        if isinstance(observer, RunFolder):
-            folder = Path(observer.dir)
     seconds_spent = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     if checkpoint:
         learner.load_state_dict(checkpoint["study"])

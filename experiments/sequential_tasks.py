@@ -60,8 +60,8 @@ def quick():
     """Handwritten digits that need no download: under a minute for both arms."""
     preset = "quick"
     dataset = {"name": "digits"}
-    iterations_per_task = 60
-    width = 16
+    iterations_per_task = 100
+    width = 32
     eval_every = 20
     eval_images = 350
     probe_images = 1000

@@ -97,7 +97,7 @@ class Classifier(nn.Module):
             normalise_spectrally(self)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled images (N, 3, H, W) -> last map (N, width, h, w), its global average (N, width)."""
+        """Scaled images (N, 3, H, W) -> last map (N, width, h, w), its average (N, width)."""
         last = self.backbone.last_map(images)
         return last, last.mean((2, 3))
 

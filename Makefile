@@ -1,0 +1,39 @@
+# Each target works on a fresh machine by itself: it sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run figures test format setup clean
+
+run: $(INSTALLED)  ## both arms of the sequential-tasks study on digits, then the figures
+	$(PY) experiments/sequential_tasks.py with quick
+	$(PY) experiments/figures.py
+
+figures: $(INSTALLED)  ## figures from results/runs and results/reference
+	$(PY) experiments/figures.py
+
+test: $(INSTALLED)  ## lint, format check and all tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+format: $(INSTALLED)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+setup: $(INSTALLED)  ## .venv with everything in requirements.txt
+
+# The marker is written last: an install that broke off is taken up again. And a copied or moved
+# .venv points elsewhere, so it is made anew.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is missing or older than 3.11; set PYTHON=python3.11 or later"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) lacks venv; install it (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	touch $@
+
+clean:  ## remove the environment and what it drew; stored runs stay
+	rm -rf $(VENV) results/figures results/report.html *.egg-info

@@ -1,0 +1,45 @@
+"""Means over seeds, and how far to trust them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean over n seeds and its 95 % t interval; low and high are NaN for one seed."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def contains_zero(self) -> bool:
+        """True also where one seed leaves the interval unknown."""
+        return not (self.low > 0 or self.high < 0)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % confidence interval by Student's t, for values (n,) of independent seeds."""
+    values = np.asarray(values, float)
+    low, high = band(values[:, None])[1:]
+    return Interval(float(values.mean()), float(low[0]), float(high[0]), len(values))
+
+
+def paired_interval(a: dict[int, float], b: dict[int, float]) -> Interval | None:
+    """Interval of the mean of a - b over the seeds both have (one seed gives both arms the same
+    start and images, so seeds pair); None where they share none."""
+    seeds = sorted(a.keys() & b.keys())
+    return mean_interval([a[s] - b[s] for s in seeds]) if seeds else None
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, low and high (K,) of curves (n, K), pointwise as in `mean_interval`."""
+    n = len(values)
+    mean = values.mean(0)
+    if n < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = stats.t.ppf(0.975, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
+    return mean, mean - half, mean + half

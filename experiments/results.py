@@ -1,0 +1,246 @@
+"""Stored runs -> one tidy table. Also a small library for notebooks:
+
+    from experiments.results import load_runs
+    table = load_runs("results/runs")   # run, study, data, preset, arm, seed, metric, step, value
+
+and a command that makes runs fit to be published:
+
+    python experiments/results.py export --runs results/runs --out results/reference
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forgetting.errors import UserError
+from forgetting.files import write_atomically
+
+ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
+# They do not change what a run computes, so runs that differ in them alone belong together.
+INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
+RECORDS = ("config.json", "run.json", "metrics.json", "info.json", "cout.txt")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64)."""
+
+    id: str
+    folder: Path
+    study: str
+    arm: str
+    seed: int
+    data: str
+    preset: str
+    config: dict
+    result: dict
+    info: dict
+    code: str
+    metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+
+    @property
+    def settings(self) -> str:
+        """All that the run computes from but arm and seed, as one comparable text."""
+        kept = {k: v for k, v in self.config.items() if k not in INCIDENTAL}
+        kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k != "root"}
+        kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
+        del kept[ARM_SETTING[self.study]]
+        return json.dumps({"study": self.study, **kept}, sort_keys=True)
+
+
+def stored_runs(*folders: str | Path) -> list[StoredRun]:
+    """All completed runs in `folders`, one a setting, arm and seed.
+
+    Of equal runs the first folder's counts, and there the latest. A folder that cannot be read is
+    named and passed over; runs that are not complete are counted in one line.
+    """
+    found: dict[tuple, StoredRun] = {}
+    left_out: Counter[str] = Counter()
+    for folder in map(Path, folders):
+        here: dict[tuple, StoredRun] = {}
+        runs = [p.parent for p in folder.glob("*/run.json")] if folder.is_dir() else []
+        for path in sorted(runs, key=_natural):
+            try:
+                status = json.loads((path / "run.json").read_text())["status"]
+                if status != "COMPLETED":
+                    left_out[str(status).lower()] += 1
+                    continue
+                run = _read(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                print(f"passed over {path}: {type(error).__name__}: {error}", file=sys.stderr)
+                continue
+            here[run.settings, run.arm, run.seed] = run
+        found = {**here, **found}
+    if left_out:
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
+        print(f"left out, not complete: {counts}", file=sys.stderr)
+    return list(found.values())
+
+
+def load_runs(*folders: str | Path) -> pd.DataFrame:
+    """One row a logged value: run, study, data, preset, arm, seed, metric, step, value.
+
+    The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
+    folders are given.
+    """
+    parts = []
+    for run in stored_runs(*folders):
+        name = str(run.folder) if len(folders) > 1 else run.id
+        for metric, (steps, values) in run.metrics.items():
+            part = pd.DataFrame({"step": steps, "value": values})
+            parts.append(
+                part.assign(
+                    run=name,
+                    study=run.study,
+                    data=run.data,
+                    preset=run.preset,
+                    arm=run.arm,
+                    seed=run.seed,
+                    metric=metric,
+                )
+            )
+    columns = ["run", "study", "data", "preset", "arm", "seed", "metric", "step", "value"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one study that differ in arm and seed alone."""
+
+    runs: list[StoredRun]
+    differs: str  # what tells it from other groups of the same data and preset, or ""
+
+    @property
+    def title(self) -> str:
+        run = self.runs[0]
+        return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
+
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(run.arm for run in self.runs))
+
+    def of_arm(self, arm: str) -> list[StoredRun]:
+        """The arm's runs by seed."""
+        return sorted((run for run in self.runs if run.arm == arm), key=lambda run: run.seed)
+
+
+def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
+    """The runs of one study, put together where they differ in arm and seed alone."""
+    by_settings: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        if run.study == study:
+            by_settings.setdefault(run.settings, []).append(run)
+    result = []
+    for key, members in by_settings.items():
+        kin = [
+            json.loads(other)
+            for other, those in by_settings.items()
+            if (those[0].data, those[0].preset) == (members[0].data, members[0].preset)
+        ]
+        own = json.loads(key)
+        differing = [k for k in own if any(other.get(k) != own[k] for other in kin)]
+        result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in differing)))
+    return result
+
+
+def _read(path: Path) -> StoredRun:
+    record = json.loads((path / "run.json").read_text())
+    config = json.loads((path / "config.json").read_text())
+    info = json.loads((path / "info.json").read_text())
+    metrics = json.loads((path / "metrics.json").read_text())
+    study = record["experiment"]["name"]
+    repositories = record["experiment"].get("repositories") or [{}]
+    commit = (repositories[0].get("commit") or "unknown")[:10]
+    run = StoredRun(
+        id=path.name,
+        folder=path,
+        study=study,
+        arm=config[ARM_SETTING[study]],
+        seed=config["seed"],
+        data=config["dataset"]["label"],
+        preset=config["preset"],
+        config=config,
+        result=record["result"],
+        info=info,
+        code=commit + ("+" if repositories[0].get("dirty") else ""),
+        metrics={
+            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+            for name, m in metrics.items()
+        },
+    )
+    run.settings  # noqa: B018  what it is made of must be there
+    return run
+
+
+def _natural(path: Path) -> list:
+    """Sort key by which run 10 comes after run 9."""
+    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", path.name)]
+
+
+# ------------------------------------------------------------------ publishing
+
+
+def export(folders: Iterable[str | Path], out: str | Path) -> int:
+    """Copy completed runs into `out`, without weights, host name and paths; how many there were."""
+    runs = stored_runs(*folders)
+    for run in runs:
+        target = Path(out) / f"{run.study}-{run.preset}-{run.arm}-{run.seed}"
+        if target.exists() and _read(target).settings != run.settings:
+            raise UserError(f"--out: {target} holds a run of other settings; move it first")
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        record = json.loads((run.folder / "run.json").read_text())
+        for path in run.folder.iterdir():
+            if path.name in ("config.json", "info.json", "run.json"):
+                content = json.loads(path.read_text())
+                if path.name == "run.json":
+                    content["host"].pop("hostname", None)
+                content = json.dumps(_without_paths(content), indent=2, sort_keys=True)
+                write_atomically(target / path.name, content.encode())
+            elif path.name == "cout.txt":
+                write_atomically(target / path.name, _WHERE.sub("", path.read_text()).encode())
+            elif path.name == "metrics.json" or path.name in record["artifacts"]:
+                shutil.copyfile(path, target / path.name)
+    return len(runs)
+
+
+_WHERE = re.compile(r", stored in .*")
+
+
+def _without_paths(value):
+    """JSON with every path outside the project cut down to its last part."""
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    if isinstance(value, str) and re.search(r"(^|[=:'\"\s])(/|\.\./|~)", value):
+        return value.rstrip("'\"").rsplit("/", 1)[-1]
+    return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Publish stored runs.")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("export", help="copy completed runs without weights and paths")
+    command.add_argument("--runs", action="append", required=True, metavar="DIR")
+    command.add_argument("--out", required=True, metavar="DIR")
+    options = parser.parse_args()
+    try:
+        n = export(options.runs, options.out)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"{n} runs in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
