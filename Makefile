@@ -24,8 +24,11 @@ format: $(INSTALLED)
 
 setup: $(INSTALLED)  ## .venv with everything in requirements.txt
 
-# The marker is written last: an install that broke off is taken up again. And a copied or moved
-# .venv points elsewhere, so it is made anew.
+# The marker is written last: an install that broke off is taken up again. It holds the folder: the
+# packages are installed in place, so a moved or copied folder installs anew.
+ifneq "$(shell cat $(INSTALLED) 2>/dev/null)" "$(CURDIR)"
+.PHONY: $(INSTALLED)
+endif
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is missing or older than 3.11; set PYTHON=python3.11 or later"; exit 1; }
@@ -33,7 +36,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	  { echo "error: $(PYTHON) lacks venv; install it (Debian: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
-	touch $@
+	@echo "$(CURDIR)" > $@
 
 clean:  ## remove the environment and what it drew; stored runs stay
 	rm -rf $(VENV) results/figures results/report.html *.egg-info

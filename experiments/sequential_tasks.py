@@ -120,5 +120,7 @@ def build(settings, images, device, autocast):
     return SequentialTasks(images, device, autocast, **chosen)
 
 
+STUDY = Study("method", ("vanilla", "rotation"), RULES, check, build)
+
 if __name__ == "__main__":
-    main(ex, Study("method", ("vanilla", "rotation"), RULES, check, build))
+    main(ex, STUDY)

@@ -1,0 +1,144 @@
+import pickle
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from forgetting import data
+from forgetting.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, digits):
+    """Real digits 0 to 2 as image files: greyscale and colour, of several shapes."""
+    for split, images, labels in (
+        ("train", digits.train_images, digits.train_labels),
+        ("test", digits.test_images, digits.test_labels),
+    ):
+        for c in range(3):
+            (tmp_path / split / f"digit {c}").mkdir(parents=True)
+            for i, image in enumerate(images[labels == c][:4]):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                picture = picture.resize([(8, 8), (20, 30), (40, 16), (9, 9)][i])
+                picture = picture.convert("L" if i % 2 else "RGB")
+                picture.save(tmp_path / split / f"digit {c}" / f"{i}.png")
+    return tmp_path
+
+
+def test_digits_are_whole_and_split_evenly(digits):
+    assert len(digits.train_images) + len(digits.test_images) == 1797
+    assert digits.train_images.shape[1:] == (3, 8, 8)
+    assert digits.train_images.dtype == torch.uint8 and digits.train_images.max() == 255
+    assert torch.bincount(digits.test_labels).min() >= 34
+    assert data.load("digits", "x", size=16).train_images.shape[1:] == (3, 16, 16)
+
+
+def test_balanced_test_images_are_fixed_and_balanced(digits):
+    chosen = digits.balanced_test_subset(200)
+    assert torch.bincount(digits.test_labels[chosen]).tolist() == [20] * 10
+    assert torch.equal(chosen, digits.balanced_test_subset(200))
+    assert len(chosen.unique()) == 200
+    smallest = torch.bincount(digits.test_labels).min()
+    assert len(digits.balanced_test_subset(10**6)) == 10 * smallest
+
+
+def test_a_folder_of_any_images_becomes_one_array(folder):
+    images = data.load("image_folder", folder, size=16)
+    assert images.classes == ("digit 0", "digit 1", "digit 2")
+    assert images.train_images.shape == (12, 3, 16, 16)
+    assert images.train_images.dtype == torch.uint8
+    assert images.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert images.label == folder.name
+    grey = images.train_images[1]
+    assert torch.equal(grey[0], grey[1])
+
+
+def test_an_image_of_the_right_size_keeps_every_pixel(folder, digits):
+    images = data.load("image_folder", folder, size=8)
+    original = digits.train_images[digits.train_labels == 1][0]
+    assert torch.equal(images.train_images[4], original)
+
+
+def test_a_second_start_reads_the_cache_and_a_changed_folder_does_not(folder):
+    first = data.load("image_folder", folder, size=8)
+    cache = folder / ".cache-8px.npy"
+    marked = np.load(cache)
+    marked[0] = 77
+    np.save(cache, marked)
+    assert (data.load("image_folder", folder, size=8).train_images[0] == 77).all()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(folder / "train" / "digit 0" / "0.png")
+    changed = data.load("image_folder", folder, size=8)
+    assert (changed.train_images[0] == 9).all()
+    assert changed.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_cache_is_made_anew(folder, damage):
+    first = data.load("image_folder", folder, size=8)
+    cache = folder / ".cache-8px.npy"
+    cache.write_bytes(cache.read_bytes()[:-50] if damage is None else damage)
+    assert torch.equal(data.load("image_folder", folder, size=8).train_images, first.train_images)
+
+
+def test_folders_that_will_not_do(folder, tmp_path_factory):
+    def message(root):
+        with pytest.raises(UserError) as error:
+            data.load("image_folder", root)
+        text = str(error.value)
+        assert text.startswith("dataset.root: ") and "\n" not in text
+        return text
+
+    empty = tmp_path_factory.mktemp("empty")
+    assert "no folder" in message(empty / "missing")
+    assert "no folder 'train'" in message(empty)
+    (empty / "train").mkdir()
+    assert "0 class folders" in message(empty)
+    (empty / "train" / "only").mkdir()
+    assert "1 class folders" in message(empty)
+
+    broken = folder / "train" / "digit 1" / "0.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert "0.png is not a whole image" in message(folder)
+    broken.write_bytes(whole)
+    (folder / "test" / "digit 2").rename(folder / "test" / "digit 3")
+    assert "'digit 2' is in only one" in message(folder)
+    (folder / "test" / "digit 3").rename(folder / "test" / "digit 2")
+    for image in (folder / "test" / "digit 2").iterdir():
+        image.unlink()
+    assert "no images in" in message(folder)
+
+
+def test_cifar10_as_torchvision_stores_it(tmp_path, monkeypatch):
+    base = tmp_path / "cifar-10-batches-py"
+    base.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        batch = {"data": pixels, "labels": [i % 10 for i in range(20)]}
+        (base / name).write_bytes(pickle.dumps(batch))
+    names = [f"class {c}" for c in range(10)]
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    # Made-up files have other checksums than the real ones.
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    images = data.load("cifar10", tmp_path)
+    assert images.label == "CIFAR-10" and images.classes == tuple(names)
+    assert images.train_images.shape == (100, 3, 32, 32)
+    assert torch.equal(images.test_images[3].flatten(), torch.from_numpy(pixels[3]))
+    assert data.choose(tmp_path)[0] == "cifar10"
+
+
+def test_a_network_that_never_answers_does_not_hang_the_start(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "http://127.0.0.1:%d/x" % server.getsockname()[1]
+        monkeypatch.setattr("torchvision.datasets.CIFAR10.url", address)
+        monkeypatch.setattr(data, "SECONDS_TO_LOOK_ONLINE", 1.5)
+        start = time.monotonic()
+        name, why = data.choose(tmp_path)
+        assert time.monotonic() - start < 3
+    assert name == "digits" and "cannot be downloaded" in why
+    with pytest.raises(UserError, match="dataset.name: CIFAR-10 is not in"):
+        data.load("cifar10", tmp_path)

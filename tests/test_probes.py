@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from forgetting.probes import linear_probe, pool_map
+
+
+@pytest.mark.parametrize(
+    "shape,limit,numbers",
+    [((2, 16, 8, 8), 512, 400), ((2, 16, 8, 8), 10**6, 1024), ((2, 128, 8, 8), 16, 128)],
+)
+def test_pooling_keeps_within_the_limit_and_the_mean(shape, limit, numbers):
+    torch.manual_seed(0)
+    feature_map = torch.rand(shape)
+    pooled = pool_map(feature_map, limit)
+    assert pooled.shape == (2, numbers)
+    if numbers == shape[1]:
+        torch.testing.assert_close(pooled, feature_map.mean((2, 3)))
+
+
+def test_the_probe_is_standardised_logistic_regression():
+    x, y = load_digits(return_X_y=True)
+    x = x + 0.0
+    x[:, 0] = 3.0  # a feature that never changes must not divide by zero
+    train, test = np.arange(1000), np.arange(1000, 1500)
+    accuracy, converged = linear_probe(x[train], y[train], x[test], y[test])
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    assert accuracy == pytest.approx(reference.fit(x[train], y[train]).score(x[test], y[test]))
+    assert converged
+    assert not linear_probe(x[train], y[train], x[test], y[test], max_iterations=2)[1]
