@@ -9,6 +9,7 @@ and a command that makes runs fit to be published:
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
@@ -21,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
 ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
@@ -196,7 +196,8 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
     for run in runs:
         target = Path(out) / f"{run.study}-{run.preset}-{run.arm}-{run.seed}"
         if target.exists() and _read(target).settings != run.settings:
-            raise UserError(f"--out: {target} holds a run of other settings; move it first")
+            settings = hashlib.sha256(run.settings.encode()).hexdigest()[:6]
+            target = target.with_name(f"{target.name}-{settings}")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         record = json.loads((run.folder / "run.json").read_text())
@@ -235,11 +236,7 @@ def main() -> None:
     command.add_argument("--runs", action="append", required=True, metavar="DIR")
     command.add_argument("--out", required=True, metavar="DIR")
     options = parser.parse_args()
-    try:
-        n = export(options.runs, options.out)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    print(f"{n} runs in {options.out}")
+    print(f"{export(options.runs, options.out)} runs in {options.out}")
 
 
 if __name__ == "__main__":

@@ -196,6 +196,7 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
     """All settings, flat and checked, before anything is looked up."""
     if not presets:
         presets = ["paper" if torch.cuda.is_available() else "quick"]
+    validate(flat(updates), study.rules)  # before Sacred seeds itself with what may be no seed
     config = create_run(
         experiment, experiment.default_command, updates, presets, log_level="ERROR"
     ).config

@@ -155,7 +155,7 @@ def flat(settings: Mapping) -> dict[str, Any]:
     """{"dataset": {"name": x}} -> {"dataset.name": x}."""
     result = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             result |= {f"{key}.{inner}": v for inner, v in flat(value).items()}
         else:
             result[key] = value

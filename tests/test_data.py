@@ -133,12 +133,12 @@ def test_cifar10_as_torchvision_stores_it(tmp_path, monkeypatch):
 
 def test_a_network_that_never_answers_does_not_hang_the_start(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = "http://127.0.0.1:%d/x" % server.getsockname()[1]
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x"
         monkeypatch.setattr("torchvision.datasets.CIFAR10.url", address)
         monkeypatch.setattr(data, "SECONDS_TO_LOOK_ONLINE", 1.5)
         start = time.monotonic()
         name, why = data.choose(tmp_path)
         assert time.monotonic() - start < 3
     assert name == "digits" and "cannot be downloaded" in why
-    with pytest.raises(UserError, match="dataset.name: CIFAR-10 is not in"):
+    with pytest.raises(UserError, match=r"dataset\.name: CIFAR-10 is not in"):
         data.load("cifar10", tmp_path)

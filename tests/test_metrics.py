@@ -14,9 +14,7 @@ def test_measures_of_the_literature_by_hand():
     # Best before the end: task 0: 0.9, task 1: 0.8 (the end itself does not count).
     assert metrics.forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.9)) / 2)
     assert metrics.backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8)) / 2)
-    assert metrics.forward_transfer(R, UNTRAINED) == pytest.approx(
-        ((0.5 - 0.4) + (0.6 - 0.3)) / 2
-    )
+    assert metrics.forward_transfer(R, UNTRAINED) == pytest.approx(((0.5 - 0.4) + (0.6 - 0.3)) / 2)
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
@@ -52,9 +50,7 @@ def test_current_task_measures_by_hand():
     assert got["cycle_gain"] == pytest.approx(last - first)
     assert got["switch_fall"] == pytest.approx(np.mean([0.9 - 0.1, 0.8 - 0.2, 0.8 - 0.3]))
     # Mean over updates 1..100 is the value half-way: 49.5 of the 199 steps up.
-    climb = [
-        low + (high - low) * 49.5 / 199 for low, high in zip(lows[1:], highs[1:], strict=True)
-    ]
+    climb = [low + (high - low) * 49.5 / 199 for low, high in zip(lows[1:], highs[1:], strict=True)]
     assert got["recovery"] == pytest.approx(np.mean(climb))
 
 

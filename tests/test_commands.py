@@ -1,0 +1,301 @@
+"""The commands as a user types them, on real digits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import PROJECT, TINY, command
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments import runner, sequential_tasks
+from experiments.results import stored_runs
+
+SCRIPT = "sequential_tasks.py"
+
+
+def in_process(capsys, *arguments):
+    """The same without a process of its own: exit code, stdout, stderr."""
+    with pytest.raises(SystemExit) as end:
+        runner.main(sequential_tasks.ex, sequential_tasks.STUDY, [SCRIPT, *arguments])
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def metrics(run):
+    stored = json.loads((run / "metrics.json").read_text())
+    return {name: (m["steps"], m["values"]) for name, m in stored.items()}
+
+
+@pytest.fixture(scope="module")
+def both_arms(tmp_path_factory):
+    """`with quick`, at 60 iterations a task; run from an empty folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("a newcomer")
+    done = command(
+        SCRIPT, "with", "quick", "iterations_per_task=60", "results_dir=my runs", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "my runs", done
+
+
+def test_the_classifier_falls_at_a_switch_and_recovers(both_arms):
+    folder, done = both_arms
+    assert "preset quick on handwritten digits" in done.stdout and "with: with quick" in done.stdout
+    assert done.stderr == ""  # not a terminal: no progress bar, no warning of any library
+    runs = {run.arm: run for run in stored_runs(folder)}
+    assert runs.keys() == {"vanilla", "rotation"}
+    for run in runs.values():
+        steps, accuracy = run.metrics["accuracy/current"]
+        at = dict(zip(steps, accuracy, strict=True))
+        assert steps[0] == 0 and steps[-1] == 1200 and len(run.metrics["probe/final"][0]) == 20
+        ends = np.array([at[s] for s in range(60, 1200, 60)])
+        starts = np.array([at[s + 1] for s in range(60, 1200, 60)])
+        next_ends = np.array([at[s] for s in range(120, 1201, 60)])
+        assert (ends - starts).mean() > 0.2
+        assert (next_ends - starts).mean() > 0.2
+        assert ends[0] > 0.9
+        assert run.result["switch_fall"] == pytest.approx((ends - starts).mean())
+        for task in range(10):
+            assert np.array_equal(run.metrics[f"accuracy/task_{task}"][0], steps)
+    assert runs["rotation"].metrics["accuracy/rotation"][1][-1] > 0.6
+    assert "accuracy/rotation" not in runs["vanilla"].metrics
+
+
+def test_a_run_is_an_ordinary_sacred_run(both_arms):
+    folder, _ = both_arms
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+    record = json.loads((folder / "1" / "run.json").read_text())
+    config = json.loads((folder / "1" / "config.json").read_text())
+    assert record["status"] == "COMPLETED" and record["result"]["cycle_gain"] is not None
+    assert (config["device"], config["precision"]) != ("auto", "auto")
+    assert config["dataset"]["label"] == "handwritten digits (scikit-learn)"
+    assert config["preset"] == "quick" and config["method"] == "vanilla"
+    assert "run 1: vanilla" in (folder / "1" / "cout.txt").read_text()
+    info = json.loads((folder / "1" / "info.json").read_text())
+    assert info["data"]["train_images"] + info["data"]["test_images"] == 1797
+    assert info["seconds"]["training"] > 0
+
+
+def test_one_seed_repeats_to_the_bit_and_two_differ(tmp_path, capsys):
+    arguments = ["with", *TINY, "method=rotation", f"results_dir={tmp_path}"]
+    for seed in (3, 3, 4):
+        assert in_process(capsys, *arguments, f"seed={seed}")[0] == 0
+    first, again, other = (metrics(tmp_path / str(i)) for i in (1, 2, 3))
+    assert first == again
+    assert first["accuracy/current"] != other["accuracy/current"]
+
+
+def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
+    arguments = ["with", "quick", "iterations_per_task=20", "cycles=1", "method=rotation"]
+    arguments += ["checkpoint_every=7", "results_dir=runs"]
+    assert command(SCRIPT, *arguments, cwd=tmp_path).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "experiments" / SCRIPT), *arguments], cwd=tmp_path
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/2/checkpoint-[1-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads((tmp_path / "runs/2/run.json").read_text())["status"] == "RUNNING"
+    done = command(SCRIPT, *arguments, "resume=auto", cwd=tmp_path)
+    assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
+    assert metrics(tmp_path / "runs/2") == metrics(tmp_path / "runs/1")
+    again = command(SCRIPT, "with", "resume=2", "results_dir=runs", cwd=tmp_path)
+    assert again.returncode == 1 and "is complete already" in again.stderr
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_in_good_order(tmp_path, number, code):
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "experiments" / SCRIPT), "with", "quick", "results_dir=r"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("r/1/checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == code
+    step = int(re.search(r"interrupted at step (\d+); go on with resume=1", out)[1])
+    assert step > 0 and list(tmp_path.glob(f"r/1/checkpoint-{step}-*.pt"))
+    assert json.loads((tmp_path / "r/1/run.json").read_text())["status"] == "INTERRUPTED"
+    assert not (tmp_path / "r/2").exists()  # the second arm does not start
+
+
+def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
+    here = f"results_dir={tmp_path}"
+    code, out, _ = in_process(capsys, "with", "quick", "stop_after=0.01s", "method=augment", here)
+    assert code == runner.STOPPED_BY_CLOCK and "go on with resume=1" in out
+    code, _, err = in_process(capsys, "with", "resume=1", "lr=0.5", here)
+    assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
+    code, _, err = in_process(capsys, "with", "resume=9", here)
+    assert code == 1 and "no readable run" in err
+    with runner._sole_user(tmp_path / "1"):
+        code, _, err = in_process(capsys, "with", "resume=1", here)
+        assert code == 1 and "another process is working on" in err
+    for checkpoint in tmp_path.glob("1/checkpoint-*"):
+        checkpoint.write_bytes(b"damaged")
+    code, _, err = in_process(capsys, "with", "resume=1", here)
+    assert code == 1 and "no checkpoint that is whole" in err
+
+
+def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = in_process(capsys, "print_config", "with", "cpu", "lr=0.01")
+    assert code == 0 and "lr = 0.01" in out and "# Adam's learning rate" in out
+    for key in sequential_tasks.RULES:
+        assert re.search(rf"\b{key.rsplit('.', maxsplit=1)[-1]} = .*# \w", out), (
+            f"{key} undocumented"
+        )
+    assert in_process(capsys, "print_named_configs")[0] == 0
+    code, out, _ = in_process(capsys, "--help")
+    assert code == 0 and "--unobserved" in out
+    assert not list(tmp_path.iterdir())
+
+    tiny = ["with", *TINY, "method=vanilla"]
+    code, _, _ = in_process(capsys, "--unobserved", *tiny)
+    assert code == 0 and not list(tmp_path.iterdir())
+    assert in_process(capsys, "-F", "elsewhere", "--name", "mine", "-c", "a word", *tiny)[0] == 0
+    record = json.loads((tmp_path / "elsewhere/1/run.json").read_text())
+    assert record["experiment"]["name"] == "mine" and record["meta"]["comment"] == "a word"
+    assert [p.name for p in tmp_path.iterdir()] == ["elsewhere"]
+    assert in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)[0] == 0
+    code, _, err = in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)
+    assert code == 1 and "there is a run elsewhere/mine already" in err
+
+
+# ------------------------------------------------------------------ bad input
+
+BAD = {
+    "learning_rate=1": "learning_rate: no such setting",
+    "batchsize=3": "did you mean batch_size?",
+    "dataset.nme=digits": "did you mean dataset.name?",
+    "dataset=digits": "dataset: is a group of settings",
+    "nonsense": "nonsense: no such preset",
+    "lr=fast": "lr: it must be a number above 0, not 'fast'",
+    "lr=-1": "lr:",
+    "lr=nan": "lr:",
+    "lr=1e999": "lr:",
+    "batch_size=0": "batch_size: it must be a whole number of at least 4, not 0",
+    "width=2.5": "width:",
+    "cycles=True": "cycles:",
+    "iterations_per_task=-3": "iterations_per_task:",
+    "eval_images=9": "eval_images: it must be at least one a class (10)",
+    "rotated_images=65": "rotated_images: it must be at most batch_size (64)",
+    "method=magic": "method: it must be vanilla, rotation or augment, or None",
+    "head=two": "head: it must be shared or per_task",
+    "adam_betas=[0.9]": "adam_betas: it must be two numbers",
+    "adam_betas=[0.9,1]": "adam_betas:",
+    "device=tpu": "device: it must be auto, cpu or cuda",
+    "precision=int8": "precision:",
+    "dataset.name=imagenet": "dataset.name: it must be auto, digits, cifar10 or image_folder",
+    "dataset.size=31": "dataset.size: it must be one of 8, 16, 32",
+    "stop_after=soon": "stop_after: it must be a length of time",
+    "resume=no-such-run": "resume: there is no readable run",
+    "results_dir=/dev/null/x": "results_dir: cannot write to /dev/null/x",
+    "seed=-1": "seed:",
+    "preset=cpu": "preset: choose one by its name alone",
+}
+
+
+@pytest.mark.parametrize("setting", BAD)
+def test_a_bad_setting_is_one_line(setting, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = [] if "results_dir" in setting else ["results_dir=runs"]
+    code, _, err = in_process(capsys, "with", "quick", *here, setting)
+    assert code in (1, 2)
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert BAD[setting] in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(runner.torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(capsys):
+    code, _, err = in_process(capsys, "with", "quick", "device=cuda")
+    assert code == 1 and err.startswith("error: device: there is no CUDA device")
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_the_real_presets_never_fall_back_to_digits(preset, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("forgetting.data._can_be_fetched", lambda: False)
+    here = [f"dataset.root={tmp_path}", f"results_dir={tmp_path}/runs"]
+    code, _, err = in_process(capsys, "with", preset, *here)
+    assert code == 1 and err.count("\n") == 1
+    assert f"the preset {preset} needs CIFAR-10" in err and "dataset.name=image_folder" in err
+    assert not list(tmp_path.iterdir())
+    code, out, _ = in_process(capsys, "with", *TINY, "dataset.name=auto", *here, "method=vanilla")
+    assert code == 0 and "DATA: dataset.name=auto takes digits, because" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["with", "batch_sise=3"],
+        ["with", "dataset.name=image_folder", "dataset.root=nowhere"],
+        ["fly"],
+        ["--no-such-option"],
+        ["with", "quick", "seed=1", "seed.x=2"],
+        ["with", "quick", "=5"],
+    ],
+)
+def test_the_real_command_ends_in_one_line(arguments, tmp_path):
+    done = command(SCRIPT, *arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+KEYS = sorted(sequential_tasks.RULES)
+WRONG = st.one_of(
+    st.tuples(
+        st.sampled_from([k for k in KEYS if k not in ("results_dir", "dataset.root", "preset")]),
+        st.one_of(
+            st.integers(max_value=-1),
+            st.floats(max_value=-1e-9, allow_infinity=True),
+            st.lists(st.text("abc", max_size=3), max_size=3).map(repr),
+            st.sampled_from(["{}", "()", "[1]", "nan", "-inf", "'", "{'a':1}", "!!", "é", "\\"]),
+        ),
+    ).map(lambda pair: f"{pair[0]}={pair[1]}"),
+    st.text("abcdefgh._=1 -", min_size=1, max_size=12).filter(
+        lambda text: (
+            text.partition("=")[0].strip() not in KEYS
+            and text not in ("-", "--")
+            and not text.startswith("-")
+        )
+    ),
+)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(wrong=WRONG)
+def test_no_bad_command_line_starts_a_run(wrong, capsys, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("never") / "runs"
+    if wrong.startswith("dataset.label="):
+        return  # any text will do for a label
+    code, _, err = in_process(capsys, "with", "quick", f"results_dir={folder}", wrong)
+    assert code in (1, 2), wrong
+    assert err.startswith("error: ") and err.count("\n") == 1, wrong
+    assert not folder.exists(), (wrong, err)
+
+
+def test_a_diverging_run_stops_and_is_marked_failed(tmp_path, capsys):
+    arguments = [*TINY, "iterations_per_task=30", "lr=1e30", "method=vanilla"]
+    code, _, err = in_process(capsys, "with", *arguments, f"results_dir={tmp_path}")
+    assert code == 1 and re.fullmatch(r"error: the run diverged: .* at step \d+; .*\n", err)
+    assert json.loads((tmp_path / "1/run.json").read_text())["status"] == "FAILED"
+    assert os.path.exists(tmp_path / "1/metrics.json")

@@ -1,0 +1,164 @@
+"""What is drawn is what is stored."""
+
+import json
+import shutil
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import PROJECT, TINY, command
+
+from experiments import figures, runner, sequential_tasks
+from experiments.intervals import mean_interval, paired_interval
+from experiments.results import export, groups, load_runs, stored_runs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three arms of two seeds with a head a task, and one vanilla run of another width."""
+    folder = tmp_path_factory.mktemp("runs")
+    for arguments in (
+        *([f"method={m}", f"seed={s}"] for m in ("vanilla", "rotation", "augment") for s in (0, 1)),
+        ["method=vanilla", "width=5"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            runner.main(
+                sequential_tasks.ex,
+                sequential_tasks.STUDY,
+                [
+                    "x",
+                    "with",
+                    *TINY,
+                    "cycles=2",
+                    "head=per_task",
+                    f"results_dir={folder}",
+                    *arguments,
+                ],
+            )
+        assert end.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def found(folder):
+    figures.style()
+    yield groups(stored_runs(folder), "sequential_tasks")
+    plt.close("all")
+
+
+def test_runs_become_one_tidy_table(folder):
+    table = load_runs(folder)
+    assert list(table) == [
+        "run", "study", "data", "preset", "arm", "seed", "metric", "step", "value",
+    ]  # fmt: skip
+    stored = json.loads((folder / "3" / "metrics.json").read_text())["accuracy/task_2"]
+    rows = table[(table.run == "3") & (table.metric == "accuracy/task_2")]
+    assert rows.step.tolist() == stored["steps"] and rows.value.tolist() == stored["values"]
+    assert (rows.arm.unique(), rows.seed.unique()) == (["rotation"], [0])
+
+
+def test_runs_of_other_settings_are_never_pooled(found):
+    assert [len(group.runs) for group in found] == [6, 1]
+    assert "width=4" in found[0].title and "width=5" in found[1].title
+
+
+def test_figure3_draws_the_stored_accuracies(found):
+    figure = figures.figure3(found)
+    axes = [a for a in figure.axes if a.get_visible()]
+    for axis, arm in zip(axes[:3], ("vanilla", "rotation", "augment"), strict=True):
+        runs = found[0].of_arm(arm)
+        curves = np.stack([run.metrics["accuracy/current"][1] for run in runs])
+        curve = max(axis.lines, key=lambda line: len(line.get_xdata()))
+        assert np.array_equal(curve.get_xdata(), runs[0].metrics["accuracy/current"][0])
+        assert np.array_equal(curve.get_ydata(), curves.mean(0))
+        band = axis.collections[0].get_paths()[0].vertices
+        assert band[:, 1].max() == pytest.approx(
+            max(mean_interval(curves[:, k]).high for k in range(curves.shape[1]))
+        )
+        dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert [line.get_xdata()[0] for line in dashed] == [30]
+        assert "2 seeds" in axis.get_title(loc="left")
+    assert "handwritten digits (scikit-learn), preset quick" in figure.subfigs[0].get_suptitle()
+
+
+def test_accuracy_matrix_draws_the_mean_over_seeds(found):
+    figure = figures.accuracy_matrix(found)
+    meshes = [a.collections[0] for a in figure.axes if a.get_visible() and a.collections]
+    runs = found[0].of_arm("rotation")
+    expected = [
+        np.mean([run.metrics[f"accuracy/task_{task}"][1] for run in runs], axis=0)
+        for task in range(10)
+    ]
+    assert np.array_equal(meshes[1].get_array(), expected)
+
+
+def test_summary_draws_means_intervals_and_differences(found):
+    figure = figures.summary(found)
+    measures = [m for m in figures.MEASURES if m in found[0].runs[0].result]
+    assert "forgetting/cycle_1" in measures
+    for axis, measure in zip(figure.axes, measures, strict=False):
+        by_seed = {
+            arm: {run.seed: run.result[measure] for run in found[0].of_arm(arm)}
+            for arm in found[0].arms()
+        }
+        for bar, arm in zip(axis.containers, figures.SEQUENTIAL_ARMS, strict=True):
+            interval = mean_interval(list(by_seed[arm].values()))
+            assert bar.lines[0].get_ydata()[0] == pytest.approx(interval.mean)
+            segment = bar.lines[2][0].get_segments()[0][:, 1]
+            assert segment == pytest.approx([interval.low, interval.high])
+        difference = paired_interval(by_seed["rotation"], by_seed["vanilla"])
+        assert f"{difference.mean:+.3f}" in axis.get_xlabel()
+
+
+def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(folder, runs)
+    (runs / "1" / "metrics.json").write_text('{"accuracy/current": {"st')
+    (runs / "foreign").mkdir()
+    (runs / "foreign" / "run.json").write_text('{"status": "COMPLETED"}')
+    record = json.loads((runs / "2" / "run.json").read_text())
+    (runs / "2" / "run.json").write_text(json.dumps({**record, "status": "INTERRUPTED"}))
+    done = command("figures.py", "--runs", "runs", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "passed over runs/1: JSONDecodeError" in done.stderr
+    assert "passed over runs/foreign" in done.stderr
+    assert "left out, not complete: 1 interrupted" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("pdf", "png")
+    )
+
+
+def test_without_runs_every_figure_says_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = command("figures.py", "--runs", "empty", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "out/figure3.png").stat().st_size > 1000
+    figure = figures.figure3([])
+    assert figure.texts[0].get_text() == "Figure 3: no completed run of sequential_tasks"
+    for arguments, line in (
+        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are figure3, "),
+        (["--runs", "nowhere"], "error: --runs: there is no folder nowhere"),
+    ):
+        done = command("figures.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith(line)
+        assert done.stderr.count("\n") == 1
+
+
+def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
+    assert export([folder], tmp_path / "a") == 7
+    assert {r.settings for r in stored_runs(folder)} == {
+        r.settings for r in stored_runs(tmp_path / "a")
+    }
+    text = ""
+    for path in (tmp_path / "a").rglob("*"):
+        assert path.suffix in ("", ".json", ".txt"), path
+        text += path.read_text() if path.is_file() else ""
+    assert str(folder) not in text and str(PROJECT) not in text and "hostname" not in text
+
+
+def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):
+    runs = stored_runs(folder, folder)
+    assert len(runs) == 7 and {run.folder.parent for run in runs} == {folder}
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert {run.folder.parent for run in stored_runs(copy, folder)} == {copy}

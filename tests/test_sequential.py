@@ -1,0 +1,198 @@
+import contextlib
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.sequential_tasks import RULES
+from forgetting.data import Dataset
+from forgetting.networks import Classifier, build, scale_images
+from forgetting.rotation import rotation_loss
+from forgetting.seeding import derived_seed
+from forgetting.sequential import SequentialTasks
+
+SETTINGS = {
+    "method": "rotation",
+    "seed": 0,
+    "iterations_per_task": 4,
+    "cycles": 2,
+    "batch_size": 16,
+    "width": 4,
+    "lr": 1e-3,
+    "adam_betas": (0.9, 0.999),
+    "rotation_weight": 1.0,
+    "rotated_images": 4,
+    "head": "shared",
+    "balanced": True,
+    "spectral_norm": False,
+    "eval_every": 2,
+    "eval_images": 50,
+    "probe_images": 60,
+    "probe_features": 64,
+}
+
+
+def study(digits, **changes) -> SequentialTasks:
+    return SequentialTasks(
+        digits, torch.device("cpu"), contextlib.nullcontext, **{**SETTINGS, **changes}
+    )
+
+
+def losses(learner, steps):
+    return [{k: v.item() for k, v in learner.step().items()} for _ in range(steps)]
+
+
+def weights(learner):
+    return torch.cat([p.detach().flatten() for p in learner.net.parameters()])
+
+
+@pytest.mark.parametrize("method", ["vanilla", "rotation", "augment"])
+def test_one_seed_repeats_and_two_differ(digits, method):
+    first, again = losses(study(digits, method=method), 6), losses(study(digits, method=method), 6)
+    assert first == again
+    assert first != losses(study(digits, method=method, seed=1), 6)
+
+
+def test_every_arm_starts_alike_and_sees_the_same_images(digits):
+    arms = [study(digits, method=m) for m in ("vanilla", "rotation", "augment")]
+    assert all(torch.equal(weights(arm), weights(arms[0])) for arm in arms)
+    for _ in range(3):
+        drawn = []
+        for arm in arms:
+            arm.step()
+            drawn.append(arm.stream.generator.get_state())
+        assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    assert torch.equal(
+        arms[1].rotation_draws.get_state(), arms[2].rotation_draws.get_state()
+    )  # both turn the same images
+
+
+def test_the_rotation_loss_is_of_upright_and_turned_images(digits):
+    learner = study(digits)
+    net = build(derived_seed(0, "weights"), Classifier, size=8, width=4, binary_outputs=1)
+    indices, targets = study(digits).stream.batch(0)
+    images = digits.train_images[indices]
+    chosen = torch.randperm(16, generator=study(digits).rotation_draws)[:4]
+    turned = torch.cat([torch.rot90(images[chosen], k, (2, 3)) for k in range(4)])
+    with torch.no_grad():
+        logits = net.binary_head(net(scale_images(images))[1])[:, 0]
+        rotation_logits = net.rotation_head(net(scale_images(turned))[1])
+    got = learner.step()
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    labels = torch.tensor([k for k in range(4) for _ in range(4)])
+    assert got["loss/task"].item() == pytest.approx(binary.item(), rel=1e-5)
+    assert got["loss/rotation"].item() == pytest.approx(
+        rotation_loss(rotation_logits, labels).item(), rel=1e-5
+    )
+
+
+def test_rotated_images_are_positives_and_negatives_alike(digits):
+    learner = study(digits, batch_size=64, rotated_images=16)
+    picks = torch.cat(
+        [torch.randperm(64, generator=learner.rotation_draws)[:16] for _ in range(200)]
+    )
+    assert 0.45 < (picks < 32).float().mean() < 0.55
+
+
+def test_without_weight_the_rotation_loss_leaves_the_task_alone(digits):
+    with_loss, plain = study(digits, rotation_weight=0.0), study(digits, method="vanilla")
+    for _ in range(3):
+        with_loss.step(), plain.step()
+    torch.testing.assert_close(
+        with_loss.net.backbone.state_dict(), plain.net.backbone.state_dict(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_control_puts_the_turned_images_into_the_binary_loss(digits):
+    augmented, plain = study(digits, method="augment"), study(digits, method="vanilla")
+    assert augmented.step().keys() == {"loss/task"}
+    plain.step()
+    assert not torch.equal(weights(augmented), weights(plain))
+    assert torch.equal(
+        augmented.net.rotation_head.weight, study(digits).net.rotation_head.weight
+    )  # no gradient ever reaches it
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_evaluating_changes_nothing(digits, spectral_norm):
+    probed, left_alone = (study(digits, spectral_norm=spectral_norm) for _ in range(2))
+    for _ in range(8):
+        probed.step(), left_alone.step()
+        probed.evaluate()
+    for name, value in left_alone.net.state_dict().items():
+        assert torch.equal(value, probed.net.state_dict()[name]), name
+
+
+def test_what_is_evaluated_and_when(digits):
+    learner = study(digits, iterations_per_task=300, eval_every=250)
+    due = []
+    for learner.position in range(601):
+        if learner.evaluation_due():
+            due.append(learner.position)
+    assert due == [0, 1, 10, 20, 50, 100, 250, 300, 301, 310, 320, 350, 400, 550, 600]
+    learner.position = 300
+    assert learner.current_task() == 0
+    values = learner.evaluate()
+    assert values["accuracy/current"] == values["accuracy/task_0"]
+    assert {f"accuracy/task_{c}" for c in range(10)} <= values.keys()
+    assert 0 < values["probe/final"] < 1
+    learner.position = 301
+    assert learner.current_task() == 1
+    assert "probe/final" not in learner.evaluate()
+
+
+@pytest.mark.parametrize("method", ["vanilla", "rotation", "augment"])
+def test_a_restored_study_goes_on_to_the_bit(digits, method):
+    through = study(digits, method=method, head="per_task", spectral_norm=True)
+    losses(through, 3)
+    state = copy.deepcopy(through.state_dict())
+    restored = study(digits, method=method, head="per_task", spectral_norm=True, seed=5)
+    restored.load_state_dict(state)
+    assert losses(restored, 4) == losses(through, 4)
+    assert restored.evaluate() == through.evaluate()
+
+
+def test_a_head_a_task_leaves_the_other_heads_alone(digits):
+    learner = study(digits, head="per_task", method="vanilla")
+    before = learner.net.binary_head.weight.detach().clone()
+    learner.step()
+    changed = (learner.net.binary_head.weight != before).any(1)
+    assert changed.tolist() == [True] + [False] * 9
+
+
+def two_classes(digits) -> Dataset:
+    def keep(labels):
+        return labels < 2
+
+    train, test = keep(digits.train_labels), keep(digits.test_labels)
+    return Dataset(
+        "two digits",
+        ("0", "1"),
+        digits.train_images[train],
+        digits.train_labels[train],
+        digits.test_images[test],
+        digits.test_labels[test],
+        "x",
+    )
+
+
+@pytest.mark.parametrize("head", ["shared", "per_task"])
+def test_two_classes_are_enough(digits, head):
+    learner = study(two_classes(digits), head=head)
+    assert learner.total_steps == 2 * 2 * 4
+    logged = {}
+    for step in range(17):
+        if step:
+            learner.step()
+        if learner.evaluation_due():
+            for name, value in learner.evaluate().items():
+                steps, values = logged.setdefault(name, ([], []))
+                steps.append(step), values.append(value)
+    result = learner.summary({k: (np.array(s), np.array(v)) for k, (s, v) in logged.items()})
+    assert ("forgetting/cycle_2" in result) == (head == "per_task")
+    assert all(-1 <= value <= 1 for value in result.values())
+
+
+def test_the_settings_of_the_test_are_settings_of_the_study():
+    assert SETTINGS.keys() <= RULES.keys()
