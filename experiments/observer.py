@@ -49,6 +49,10 @@ class RunFolder(FileStorageObserver):
         text = json.dumps(flatten(obj), sort_keys=True, indent=indent)
         write_atomically(Path(self.dir) / filename, text.encode())
 
+    def artifact_event(self, name, filename, metadata=None, content_type=None):
+        if name not in self.run_entry["artifacts"]:  # one that is written anew is listed once
+            super().artifact_event(name, filename, metadata, content_type)
+
     def log_metrics(self, metrics_by_name, info):
         for name, new in metrics_by_name.items():
             stored = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})

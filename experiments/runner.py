@@ -2,8 +2,8 @@
 
 It reads the command line as Sacred does, checks and resolves every setting, loads the data, and
 only then starts a Sacred run; so what is stored is what ran, and a mistake leaves nothing behind.
-A study is anything with total_steps, position, step(), evaluation_due(), evaluate(), status(),
-summary() and state_dict()/load_state_dict(). Nothing here knows which.
+A study is anything with total_steps, position, step(), evaluation_due(), evaluate(), artifacts(),
+status(), summary() and state_dict()/load_state_dict(). Nothing here knows which.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from experiments.observer import RunFolder
 from experiments.settings import Rule, check_key, flat, nested, seconds, validate
 from forgetting import data
 from forgetting.errors import UserError
+from forgetting.files import write_atomically
 
 __all__ = [
     "PROJECT",
@@ -64,6 +65,8 @@ class Study:
     arm: the setting that names a run's arm; unset, each of `default_arms` becomes a run.
     check(settings, dataset): raises UserError where settings and data do not fit each other.
     build(settings, dataset, device, autocast): the study, ready to step.
+    least_classes: 1 where images without labels (one class folder) will do.
+    commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
     """
 
     arm: str
@@ -71,6 +74,8 @@ class Study:
     rules: Mapping[str, Rule]
     check: Callable[[Mapping[str, Any], data.Dataset], None]
     build: Callable[[Mapping[str, Any], data.Dataset, torch.device, Callable], Any]
+    least_classes: int = 2
+    commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
 
 
 class Interrupted(SacredInterrupt):
@@ -132,6 +137,9 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
         raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")
     updates, presets = _read_updates(experiment, study, options)
     settings = _settings(experiment, study, updates, presets)
+    if command in study.commands:
+        print(_apply_command(experiment, study, settings, study.commands[command]))
+        return 0
     if command != experiment.default_command or options["--print-config"]:
         experiment.run(command, nested(settings), options=options)
         return 0
@@ -139,9 +147,9 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     clock = _Clock(settings["stop_after"])
     folder = Path(settings["results_dir"])
     if settings["resume"] not in (None, "auto"):
-        explicit = flat(updates) if not presets else {**settings, **flat(updates)}
-        settings = _settings_of_run(folder, experiment.path, settings, explicit, study)
-    settings, dataset = _resolve(settings)
+        explicit = flat(updates) if not presets else settings
+        settings = _settings_to_resume(folder, experiment.path, settings, explicit, study)
+    settings, dataset = _resolve(settings, study.least_classes)
     study.check(settings, dataset)
     if not options["--unobserved"]:
         _make_results_folder(folder)
@@ -204,7 +212,7 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
     return validate({k: v for k, v in flat(config).items() if k != "__doc__"}, study.rules)
 
 
-def _resolve(settings: dict) -> tuple[dict, data.Dataset]:
+def _resolve(settings: dict, least_classes: int) -> tuple[dict, data.Dataset]:
     """Replace every `auto` by what it means here, and load the data."""
     settings = dict(settings)
     if settings["device"] == "auto":
@@ -228,6 +236,7 @@ def _resolve(settings: dict) -> tuple[dict, data.Dataset]:
         settings["dataset.root"],
         settings["dataset.size"],
         settings["dataset.label"],
+        least_classes,
     )
     settings["dataset.size"] = dataset.train_images.shape[-1]
     settings["dataset.label"] = dataset.label
@@ -249,31 +258,45 @@ def _bf16_is_native(device: str) -> bool:
 # ------------------------------------------------------------------ runs that are there already
 
 
-def _settings_of_run(
-    folder: Path, name: str, settings: dict, explicit: Mapping[str, Any], study: Study
-) -> dict:
-    """The settings that run `resume` was started with, refusing any that is now asked otherwise."""
-    run = folder / settings["resume"]
+def _stored(folder: Path, run_id: str, name: str, study: Study) -> tuple[str, dict]:
+    """Status and settings of run `run_id`, a run of the experiment `name`."""
+    run = folder / run_id
     try:
         entry = json.loads((run / "run.json").read_text())
-        stored = validate(flat(json.loads((run / "config.json").read_text())), study.rules)
-        ours = entry["experiment"]["name"] == name
-    except (OSError, ValueError, KeyError, TypeError):
+        settings = validate(flat(json.loads((run / "config.json").read_text())), study.rules)
+        status, of = entry["status"], entry["experiment"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         raise UserError(f"resume: there is no readable run {run}") from None
-    if not ours:
-        raise UserError(f"resume: {run} is a run of {entry['experiment']['name']}, not of {name}")
-    if entry["status"] == "COMPLETED":
-        raise UserError(f"resume: {run} is complete already")
+    if of != name:
+        raise UserError(f"resume: {run} is a run of {of}, not of {name}")
+    return status, settings
+
+
+def _settings_to_resume(
+    folder: Path, name: str, settings: dict, explicit: Mapping[str, Any], study: Study
+) -> dict:
+    """The settings that run `resume` was started with, refusing any that is now asked otherwise.
+
+    explicit: the settings that were asked for; the others of `settings` are defaults.
+    """
+    run_id = settings["resume"]
+    status, stored = _stored(folder, run_id, name, study)
+    if status == "COMPLETED":
+        raise UserError(f"resume: {folder / run_id} is complete already")
+    left_open = ("auto", None)  # resolved when the run began
     differing = [
         f"{key} (stored {stored.get(key)!r}, asked {settings[key]!r})"
         for key in explicit
         if key not in NOT_THE_RUN
-        and settings[key] not in (stored.get(key), "auto")
-        and not (key in (study.arm, "dataset.label", "dataset.size") and settings[key] is None)
+        and settings[key] != stored.get(key)
+        and settings[key] not in left_open
     ]
     if differing:
-        raise UserError(f"resume: {run} was started with other settings: {', '.join(differing)}")
-    return {**stored, **{key: settings[key] for key in NOT_THE_RUN}}
+        raise UserError(
+            f"resume: {folder / run_id} was started with other settings: {', '.join(differing)}"
+        )
+    kept = {"dataset.root", "checkpoint_every"} - explicit.keys()
+    return {**stored, **{key: settings[key] for key in NOT_THE_RUN if key not in kept}}
 
 
 def _unfinished_twin(folder: Path, name: str, settings: dict) -> str | None:
@@ -321,6 +344,31 @@ def _make_results_folder(folder: Path) -> None:
         raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
 
 
+def _apply_command(experiment, study, settings, command) -> str:
+    """Rebuild the study of run `resume` from its last checkpoint and apply a command to it."""
+    folder, run_id = Path(settings["results_dir"]), settings["resume"]
+    if run_id in (None, "auto"):
+        raise UserError("resume: name the run, as in: with resume=3")
+    _, stored = _stored(folder, run_id, experiment.path, study)
+    stored, dataset = _resolve({**stored, "device": settings["device"]}, study.least_classes)
+    checkpoint = _load_checkpoint(folder / run_id, dataset)
+    device = torch.device(stored["device"])
+    learner = study.build(
+        stored, dataset, device, partial(torch.autocast, device.type, enabled=False)
+    )
+    learner.load_state_dict(checkpoint["study"])
+    return command(learner, folder / run_id)
+
+
+def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
+    checkpoint = checkpoints.load(run)
+    if checkpoint is None:
+        raise UserError(f"resume: {run} has no checkpoint that is whole")
+    if checkpoint["fingerprint"] != dataset.fingerprint:
+        raise UserError(f"resume: the images are not those that {run} began on")
+    return checkpoint
+
+
 # ------------------------------------------------------------------ one run
 
 
@@ -336,11 +384,7 @@ def _run_arm(experiment, job, options, presets) -> None:
     options = {**options, "--id": run_id or options["--id"]}
     with _sole_user(folder / run_id) if run_id else nullcontext():
         if run_id:
-            checkpoint = checkpoints.load(folder / run_id)
-            if checkpoint is None:
-                raise UserError(f"resume: {folder / run_id} has no checkpoint that is whole")
-            if checkpoint["fingerprint"] != dataset.fingerprint:
-                raise UserError(f"resume: the images are not those that {folder / run_id} began on")
+            checkpoint = _load_checkpoint(folder / run_id, dataset)
         experiment.observers[:] = []
         if not options["--unobserved"]:
             metrics = checkpoint["metrics"] if checkpoint else None
@@ -397,19 +441,26 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
         with timed("checkpoints"):
             state = {
                 "study": learner.state_dict(),
-                "metrics": log.metrics,
-                "loss_sums": log.loss_sums,
+                **log.state(),
                 "fingerprint": dataset.fingerprint,
                 "seconds": dict(seconds_spent),
             }
             checkpoints.save(folder, learner.position, state, keep)
 
+    def evaluate() -> dict[str, float]:
+        with timed("evaluation"):
+            values = learner.evaluate()
+        log.evaluation(values, learner.position)
+        for name, content in learner.artifacts().items() if folder else ():
+            write_atomically(folder / name, content)
+            run.add_artifact(folder / name, name)
+        return values
+
     name = settings[study.arm]
     title = f"run {run._id}: {name}" if run._id else name
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint:
-        with timed("evaluation"):
-            log.evaluation(learner.evaluate(), 0)
+        evaluate()
         save()
     # stderr itself, not Sacred's capture of it; and silent where nobody watches.
     bar = tqdm(
@@ -423,12 +474,9 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
     with bar, _Signals() as signals:
         while learner.position < learner.total_steps:
             with timed("training"):
-                log.losses(learner.step())
+                log.losses(learner.step(), learner.position)
             if learner.evaluation_due():
-                with timed("evaluation"):
-                    latest = learner.evaluate()
-                log.evaluation(latest, learner.position)
-                bar.set_postfix_str(learner.status(latest), refresh=False)
+                bar.set_postfix_str(learner.status(evaluate()), refresh=False)
             bar.update()
             last = learner.position == learner.total_steps
             exit_code = signals.exit_code or clock.exit_code()
@@ -453,7 +501,8 @@ class _Log:
     def __init__(self, run):
         self.run = run
         self.metrics: dict[str, dict[str, list]] = {}
-        self.loss_sums: dict[str, tuple[int, Any]] = {}
+        self.loss_sums: dict[str, tuple[int, float]] = {}
+        self.unseen: list[tuple[str, int, torch.Tensor]] = []
 
     def restore(self, metrics: dict, loss_sums: dict) -> None:
         self.metrics = {
@@ -462,24 +511,47 @@ class _Log:
         }
         self.loss_sums = dict(loss_sums)
 
-    def losses(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Add up on the device: no waiting for it at every iteration."""
-        for name, value in losses.items():
+    def losses(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
+        """Take the losses of the update that led to `step`; Diverged when one is no number.
+
+        On a GPU looked at some steps later, so as not to wait for it at every step.
+        """
+        self.unseen += [(name, step, value) for name, value in losses.items()]
+        if self.unseen[0][2].device.type == "cpu" or len(self.unseen) >= 100:
+            self._look()
+
+    def _look(self) -> None:
+        if not self.unseen:
+            return
+        values = torch.stack([value.double() for _, _, value in self.unseen]).tolist()
+        for (name, step, _), value in zip(self.unseen, values, strict=True):
+            _require_finite(name, value, step)
             n, total = self.loss_sums.get(name, (0, 0.0))
-            self.loss_sums[name] = (n + 1, total + value.double())
+            self.loss_sums[name] = (n + 1, total + value)
+        self.unseen = []
 
     def evaluation(self, values: Mapping[str, float], step: int) -> None:
         """Log `values` and the mean of each loss since the last evaluation; Diverged on a NaN."""
-        means = {name: float(total) / n for name, (n, total) in self.loss_sums.items()}
+        self._look()
+        means = {name: total / n for name, (n, total) in self.loss_sums.items()}
         self.loss_sums = {}
         for name, value in {**values, **means}.items():
-            if not math.isfinite(value):
-                raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
+            _require_finite(name, value, step)
             self.run.log_scalar(name, value, step)
             columns = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
             columns["steps"].append(step)
             columns["values"].append(value)
             columns["timestamps"].append(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()))
+
+    def state(self) -> dict:
+        """Metrics and sums of losses, for a checkpoint."""
+        self._look()
+        return {"metrics": self.metrics, "loss_sums": dict(self.loss_sums)}
+
+
+def _require_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
 
 
 class _Signals:

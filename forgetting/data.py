@@ -54,11 +54,18 @@ class Dataset:
         return torch.cat(chosen).sort().values
 
 
-def load(name: str, root: str | Path, size: int | None = None, label: str | None = None) -> Dataset:
+def load(
+    name: str,
+    root: str | Path,
+    size: int | None = None,
+    label: str | None = None,
+    least_classes: int = 2,
+) -> Dataset:
     """Load `digits`, `cifar10` or `image_folder`.
 
     size: side in pixels; None keeps digits at 8 and CIFAR-10 at 32, and means 32 for a folder.
     label: what figures call the data; None means the data's own name (a folder's: its name).
+    least_classes: how many class folders there must be; with one, the images count as unlabelled.
     Raises UserError with one line naming the setting or file that is wrong.
     """
     if name == "digits":
@@ -66,7 +73,7 @@ def load(name: str, root: str | Path, size: int | None = None, label: str | None
     elif name == "cifar10":
         dataset = _cifar10(Path(root), size)
     elif name == "image_folder":
-        dataset = _image_folder(Path(root), size or 32)
+        dataset = _image_folder(Path(root), size or 32, least_classes)
     else:
         raise UserError(
             f"dataset.name: unknown data set {name!r}; it is auto, digits, cifar10 or image_folder"
@@ -197,14 +204,14 @@ def _fingerprint(*arrays: np.ndarray) -> str:
 # ------------------------------------------------------------------ folders of images
 
 
-def _image_folder(root: Path, size: int) -> Dataset:
+def _image_folder(root: Path, size: int, least_classes: int) -> Dataset:
     """root/train/<class>/* and root/test/<class>/*, resized and cropped once, then cached.
 
     The cache is root/.cache-<size>px.npy (all images, uint8) beside a .json that says what it was
     made from: the path, length and time of every file. Any change there rebuilds it.
     """
-    train_files, classes = _list_class_folders(root, "train")
-    test_files, test_classes = _list_class_folders(root, "test")
+    train_files, classes = _list_class_folders(root, "train", least_classes)
+    test_files, test_classes = _list_class_folders(root, "test", least_classes)
     if classes != test_classes:
         odd = sorted(set(classes) ^ set(test_classes))[0]
         raise UserError(
@@ -229,7 +236,9 @@ def _image_folder(root: Path, size: int) -> Dataset:
     )
 
 
-def _list_class_folders(root: Path, split: str) -> tuple[list[tuple[Path, int]], list[str]]:
+def _list_class_folders(
+    root: Path, split: str, least_classes: int
+) -> tuple[list[tuple[Path, int]], list[str]]:
     wanted = f"{root}/{split}/<class>/<images>"
     if not root.is_dir():
         raise UserError(f"dataset.root: there is no folder {root}; it should hold {wanted}")
@@ -237,10 +246,10 @@ def _list_class_folders(root: Path, split: str) -> tuple[list[tuple[Path, int]],
     if not folder.is_dir():
         raise UserError(f"dataset.root: {root} has no folder {split!r}; it should hold {wanted}")
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    if len(classes) < 2:
+    if len(classes) < least_classes:
         raise UserError(
-            f"dataset.root: {folder} has {len(classes)} class folders; it should hold two or more, "
-            f"each with images"
+            f"dataset.root: {folder} has {len(classes)} class folders; it should hold "
+            f"{least_classes} or more, each with images"
         )
     files = []
     for label, name in enumerate(classes):

@@ -30,6 +30,14 @@ def conv_then_average_pool(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     return F.conv2d(x, kernel / 4, conv.bias, stride=2, padding=1)
 
 
+def initialised(layer: nn.Module, gain: float) -> nn.Module:
+    """Xavier weights, zero bias. Gain sqrt(2) inside the blocks and 1 elsewhere, as the authors of
+    SNGAN have it."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ResidualBlock(nn.Module):
     """conv-ReLU-conv beside a shortcut; `first` takes raw pixels, so no ReLU before it."""
 
@@ -37,11 +45,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.downsample = downsample
         self.first = first
-        self.conv1 = _initialised(nn.Conv2d(channels_in, channels, 3, padding=1), math.sqrt(2))
-        self.conv2 = _initialised(nn.Conv2d(channels, channels, 3, padding=1), math.sqrt(2))
+        self.conv1 = initialised(nn.Conv2d(channels_in, channels, 3, padding=1), math.sqrt(2))
+        self.conv2 = initialised(nn.Conv2d(channels, channels, 3, padding=1), math.sqrt(2))
         self.shortcut = None
         if downsample or channels_in != channels:
-            self.shortcut = _initialised(nn.Conv2d(channels_in, channels, 1), 1.0)
+            self.shortcut = initialised(nn.Conv2d(channels_in, channels, 1), 1.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(x if self.first else F.relu(x))
@@ -53,20 +61,25 @@ class ResidualBlock(nn.Module):
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
+def extra_blocks(size: int) -> int:
+    """How many more blocks images of `size` pixels need than the nets for 32 pixels have."""
+    return max(0, int(math.log2(size)) - 5)
+
+
 class Backbone(nn.Module):
     """Residual blocks for square images of `size` pixels: 8, 16, 32, 64, 128, ...
 
     Up to 32 pixels four blocks, of which the first two halve the resolution; each doubling
-    beyond puts one more halving block in front.
+    beyond puts one more halving block in front, of half the width of the one behind it.
     """
 
     def __init__(self, size: int, width: int):
         super().__init__()
-        halvings = max(2, int(math.log2(size)) - 3)
-        self.width = width
+        extra = extra_blocks(size)
+        widths = [max(1, width >> k) for k in range(extra, 0, -1)] + [width] * 4
         self.blocks = nn.ModuleList(
-            ResidualBlock(3 if i == 0 else width, width, downsample=i < halvings, first=i == 0)
-            for i in range(halvings + 2)
+            ResidualBlock(before, after, downsample=i < extra + 2, first=i == 0)
+            for i, (before, after) in enumerate(zip([3, *widths], widths, strict=False))
         )
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -91,8 +104,8 @@ class Classifier(nn.Module):
     def __init__(self, size: int, width: int, binary_outputs: int, spectral_norm: bool = False):
         super().__init__()
         self.backbone = Backbone(size, width)
-        self.rotation_head = _initialised(nn.Linear(width, 4), 1.0)
-        self.binary_head = _initialised(nn.Linear(width, binary_outputs), 1.0)
+        self.rotation_head = initialised(nn.Linear(width, 4), 1.0)
+        self.binary_head = initialised(nn.Linear(width, binary_outputs), 1.0)
         if spectral_norm:
             normalise_spectrally(self)
 
@@ -103,12 +116,13 @@ class Classifier(nn.Module):
 
 
 def normalise_spectrally(module: nn.Module) -> None:
-    """Divide every convolution's and linear layer's weight by its largest singular value.
+    """Divide the weight of every convolution, linear layer and embedding by its largest singular
+    value.
 
     arXiv 1802.05957: one power iteration a training forward pass, none in evaluation mode.
     """
     for layer in list(module.modules()):
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
             apply_spectral_norm(layer)
 
 
@@ -117,10 +131,3 @@ def build(seed: int, make, *args, **kwargs) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(*args, **kwargs).to(memory_format=torch.channels_last)
-
-
-def _initialised(layer: nn.Module, gain: float) -> nn.Module:
-    # Xavier with gain sqrt(2) inside the blocks and 1 elsewhere: the SNGAN authors' choice.
-    nn.init.xavier_uniform_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -195,6 +195,10 @@ class SequentialTasks:
                 features.append(probes.pool_map(last, self.probe_features).cpu())
         return torch.cat(logits).numpy(), torch.cat(features).numpy() if features else None
 
+    def artifacts(self) -> dict[str, bytes]:
+        """Files to keep of the latest evaluation: none."""
+        return {}
+
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
         task = self.current_task()

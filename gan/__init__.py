@@ -1,0 +1,1 @@
+"""Generative adversarial nets, and what their discriminators learn and forget."""

@@ -1,0 +1,469 @@
+"""The discriminator-probe study: what a discriminator knows, and forgets, while a GAN trains.
+
+Chen et al., arXiv 1811.11212, Figure 2 and Table 3. Every `probe_every` generator updates the
+discriminator is frozen and probed: a linear classifier reads the image's class off each block's
+features, and it has to tell real images from the fakes of every earlier generator (is what it was
+trained on itself forgotten? argued on toy data by Thanh-Tung & Tran, arXiv 1807.04015).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from forgetting import probes
+from forgetting.data import Dataset
+from forgetting.networks import build, scale_images
+from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
+from forgetting.seeding import derived_seed, generator
+from gan import losses
+from gan.networks import LATENT, Discriminator, Generator
+
+# Model -> modulation of the generator's batch norm; whether there is a rotation loss.
+MODELS = {
+    "uncond": ("plain", False),
+    "cond": ("class", False),
+    "ssgan": ("plain", True),
+    "ssgan_sbn": ("latent", True),
+    "rotation_only": (None, True),
+}
+FAKES_A_SNAPSHOT = 1000
+SAMPLES_IN_A_GRID = 64
+EVALUATION_BATCH = 100
+
+
+class ProbeStudy:
+    """The study as a state that steps; one step is one update of the generator.
+
+    `rotation_only` has no generator: its discriminator's net learns rotation alone, the paper's
+    control. dataset: on `device` already. autocast: a context manager's maker for the forward
+    passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}.
+    The other arguments are the experiment's settings (experiments/gan_probe.py).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        device: torch.device,
+        autocast,
+        quality,
+        *,
+        model: str,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        generator_width: int,
+        discriminator_width: int,
+        spectral_norm: bool,
+        loss: str,
+        regularizer: str,
+        gradient_penalty_weight: float,
+        alpha: float,
+        alpha_end: float,
+        beta: float,
+        d_steps: int,
+        lr: float,
+        adam_betas: tuple[float, float],
+        probe_every: int,
+        probe_images: int | None,
+        probe_features: int,
+        quality_every: int,
+        quality_images: int,
+    ):
+        self.dataset, self.device, self.autocast, self.quality = dataset, device, autocast, quality
+        modulation, self.self_supervised = MODELS[model]
+        self.conditional = model == "cond"
+        self.total_steps, self.position = steps, 0
+        self.batch_size, self.d_steps = batch_size, d_steps
+        self.loss, self.beta = loss, beta
+        self.alpha, self.alpha_end = alpha, alpha_end
+        self.penalty_weight = gradient_penalty_weight if regularizer == "gradient_penalty" else 0.0
+        self.probe_every, self.probe_features = probe_every, probe_features
+        self.quality_every, self.quality_images = quality_every, quality_images
+
+        size, classes = dataset.train_images.shape[-1], len(dataset.classes)
+        classes_if_conditional = classes if self.conditional else None
+        self.discriminator = build(
+            derived_seed(seed, "discriminator"),
+            Discriminator,
+            size=size,
+            width=discriminator_width,
+            spectral_norm=spectral_norm,
+            classes=classes_if_conditional,
+        ).to(device)
+        self.d_optimiser = torch.optim.Adam(
+            self.discriminator.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
+        )
+        self.generator = None
+        if modulation:
+            self.generator = build(
+                derived_seed(seed, "generator"),
+                Generator,
+                size=size,
+                width=generator_width,
+                modulation=modulation,
+                classes=classes_if_conditional,
+            ).to(device)
+            self.g_optimiser = torch.optim.Adam(
+                self.generator.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
+            )
+        self.draws = {
+            name: generator(seed, name) for name in ("images", "latent", "labels", "penalty")
+        }
+
+        fixed = generator(seed, "fixed latents")
+        self.fixed_latents = torch.randn(FAKES_A_SNAPSHOT, LATENT, generator=fixed)
+        self.fixed_labels = torch.arange(FAKES_A_SNAPSHOT) % classes
+        self.snapshots: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
+        self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
+        order = torch.randperm(
+            len(dataset.train_labels), generator=torch.Generator().manual_seed(0)
+        )
+        self.probe_indices = order[:probe_images].to(device)
+        self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
+        self.probe_c: list[float] = []  # a block's C, chosen at the first probe
+
+    # ---- training ----
+
+    def step(self) -> dict[str, torch.Tensor]:
+        """`d_steps` updates of the discriminator and one of the generator; losses as scalars."""
+        self.discriminator.train()
+        if self.generator is None:
+            return self._rotation_only_step()
+        self.generator.train()
+        for _ in range(self.d_steps):
+            logged = self._discriminator_step()
+        logged |= self._generator_step()
+        self.position += 1
+        return {name: value.detach() for name, value in logged.items()}
+
+    def discriminator_losses(
+        self,
+        real: torch.Tensor,
+        fake: torch.Tensor,
+        real_labels: torch.Tensor | None = None,
+        fake_labels: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """-V and the rotation loss of real images, from one batch through the discriminator.
+
+        Upright first, then the last quarter of the real images by 90, 180 and 270 degrees, which
+        with their upright originals are the rotation loss's batch: the authors' scheme.
+        """
+        n = len(real)
+        batch = [real, fake]
+        if self.self_supervised:
+            batch.append(turned_copies(real[-self._quarter(n) :]))
+        labels = None if real_labels is None else torch.cat([real_labels, fake_labels])
+        with self.autocast():
+            features = self.discriminator(torch.cat(batch))
+            logits = self.discriminator.logits(features[: 2 * n], labels)
+            result = {"loss/d": losses.discriminator_loss(logits[:n], logits[n:], self.loss)}
+            if self.self_supervised:
+                result["loss/rotation_d"] = self._rotation_loss(features[:n], features[2 * n :])
+        return result
+
+    def generator_losses(
+        self, fake: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """V for the generator and the rotation loss of its images, in one batch likewise."""
+        n = len(fake)
+        batch = [fake]
+        if self.self_supervised:
+            batch.append(turned_copies(fake[-self._quarter(n) :]))
+        with self.autocast():
+            features = self.discriminator(torch.cat(batch))
+            logits = self.discriminator.logits(features[:n], labels)
+            result = {"loss/g": losses.generator_loss(logits, self.loss)}
+            if self.self_supervised:
+                result["loss/rotation_g"] = self._rotation_loss(features[:n], features[n:])
+        return result
+
+    def _discriminator_step(self) -> dict[str, torch.Tensor]:
+        real, real_labels = self._real_images()
+        with torch.no_grad(), self.autocast():
+            fake, fake_labels = self._fake_images()
+        result = self.discriminator_losses(real, fake.float(), real_labels, fake_labels)
+        total = result["loss/d"] + self.beta * result.get("loss/rotation_d", 0.0)
+        if self.penalty_weight:
+            penalty = losses.gradient_penalty(
+                lambda x: self.discriminator.logits(self.discriminator(x), real_labels),
+                real,
+                fake.float(),
+                self.draws["penalty"],
+            )
+            total = total + self.penalty_weight * penalty
+        _update(self.d_optimiser, total)
+        return result
+
+    def _generator_step(self) -> dict[str, torch.Tensor]:
+        # The discriminator's weights take no gradient here: a third of its backward pass saved.
+        self.discriminator.requires_grad_(False)
+        with self.autocast():
+            fake, labels = self._fake_images()
+        result = self.generator_losses(fake.float(), labels)
+        alpha = losses.annealed(self.alpha, self.alpha_end, self.position, self.total_steps)
+        _update(self.g_optimiser, result["loss/g"] + alpha * result.get("loss/rotation_g", 0.0))
+        self.discriminator.requires_grad_(True)
+        return result
+
+    def _rotation_only_step(self) -> dict[str, torch.Tensor]:
+        real, _ = self._real_images()
+        upright = real[-self._quarter(len(real)) :]
+        with self.autocast():
+            features = self.discriminator(torch.cat([upright, turned_copies(upright)]))
+            loss = rotation_loss(
+                self.discriminator.rotation(features), rotation_labels(len(upright), self.device)
+            )
+        _update(self.d_optimiser, loss)
+        self.position += 1
+        return {"loss/rotation_d": loss.detach()}
+
+    @staticmethod
+    def _quarter(n: int) -> int:
+        return max(1, n // 4)
+
+    def _rotation_loss(self, upright: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
+        quarter = len(turned) // 3
+        logits = self.discriminator.rotation(torch.cat([upright[-quarter:], turned]))
+        return rotation_loss(logits, rotation_labels(quarter, self.device))
+
+    def _real_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        indices = torch.randint(
+            len(self.dataset.train_labels), (self.batch_size,), generator=self.draws["images"]
+        ).to(self.device)
+        labels = self.dataset.train_labels[indices] if self.conditional else None
+        return scale_images(self.dataset.train_images[indices]), labels
+
+    def _fake_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        z = torch.randn(self.batch_size, LATENT, generator=self.draws["latent"]).to(self.device)
+        labels = None
+        if self.conditional:
+            labels = torch.randint(
+                len(self.dataset.classes), (self.batch_size,), generator=self.draws["labels"]
+            ).to(self.device)
+        return self.generator(z, labels), labels
+
+    # ---- what to log, and when ----
+
+    def evaluation_due(self) -> bool:
+        """Whether to probe after the updates done so far."""
+        return self.position % self.probe_every == 0 or self.position == self.total_steps
+
+    def evaluate(self) -> dict[str, float]:
+        """Probe the frozen nets; leaves the training state as it is."""
+        for net in self._nets().values():
+            net.eval()
+        values = self._probe_blocks()
+        if self.self_supervised:
+            values["accuracy/rotation"] = self._rotation_accuracy()
+        if self.generator is not None:
+            self.snapshots[self.position] = self.sample(self.fixed_latents, self.fixed_labels)
+            values |= self._score_past_fakes()
+            if self.position % self.quality_every == 0 or self.position == self.total_steps:
+                values |= self.quality(self._samples_for_quality())
+        return values
+
+    def _probe_blocks(self) -> dict[str, float]:
+        train, test = self.dataset.train_labels[self.probe_indices], self.dataset.test_labels
+        train, test = train.cpu().numpy(), test.cpu().numpy()
+        train_maps = self._features(self.dataset.train_images[self.probe_indices])
+        test_maps = self._features(self.dataset.test_images)
+        values = {}
+        for i, (train_features, test_features) in enumerate(
+            zip(train_maps, test_maps, strict=True)
+        ):
+            if len(self.probe_c) == i:
+                self.probe_c.append(probes.choose_c(train_features, train))
+            accuracy, converged = probes.linear_probe(
+                train_features, train, test_features, test, self.probe_c[i]
+            )
+            values[f"probe/block_{i + 1}"] = accuracy
+            values[f"probe/converged_{i + 1}"] = float(converged)
+        values["probe/best"] = max(v for k, v in values.items() if k.startswith("probe/block_"))
+        return values
+
+    @torch.inference_mode()
+    def _features(self, images: torch.Tensor) -> list[np.ndarray]:
+        """Every block's map, pooled: a list of (N, D) float32."""
+        pooled: list[list[torch.Tensor]] = []
+        for batch in images.split(EVALUATION_BATCH):
+            with self.autocast():
+                maps = self.discriminator.backbone.maps(scale_images(batch))
+            pooled.append([probes.pool_map(m, self.probe_features).cpu() for m in maps])
+        return [torch.cat(block).numpy() for block in zip(*pooled, strict=True)]
+
+    @torch.inference_mode()
+    def rotation_probabilities(self, images: torch.Tensor) -> np.ndarray:
+        """Q_D (N, 4) for images (N, 3, S, S) uint8 as they are given."""
+        self.discriminator.eval()
+        parts = []
+        for batch in images.split(EVALUATION_BATCH):
+            with self.autocast():
+                logits = self.discriminator.rotation(self.discriminator(scale_images(batch)))
+            parts.append(logits.float().softmax(1).cpu())
+        return torch.cat(parts).numpy()
+
+    def _rotation_accuracy(self) -> float:
+        upright = self.dataset.test_images[self.held_out]
+        probabilities = self.rotation_probabilities(torch.cat([upright, turned_copies(upright)]))
+        return float((probabilities.argmax(1) == rotation_labels(len(upright)).numpy()).mean())
+
+    @torch.inference_mode()
+    def sample(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The generator's images (N, 3, S, S) uint8, on the CPU, with its running statistics."""
+        self.generator.eval()
+        parts = []
+        for z, y in zip(
+            latents.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True
+        ):
+            with self.autocast():
+                images = self.generator(z.to(self.device), y.to(self.device))
+            parts.append(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+        return torch.cat(parts).contiguous()
+
+    def _samples_for_quality(self) -> torch.Tensor:
+        # Fixed latents, the same at every evaluation: differences are the generator's.
+        draws = torch.Generator().manual_seed(0)
+        latents = torch.randn(self.quality_images, LATENT, generator=draws)
+        return self.sample(latents, torch.arange(self.quality_images) % len(self.dataset.classes))
+
+    @torch.inference_mode()
+    def _logits(self, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+        parts = []
+        for x, y in zip(
+            images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True
+        ):
+            with self.autocast():
+                features = self.discriminator(scale_images(x.to(self.device)))
+                parts.append(self.discriminator.logits(features, y.to(self.device)).cpu())
+        return torch.cat(parts).numpy()
+
+    def _score_past_fakes(self) -> dict[str, float]:
+        """Held-out real images against every snapshot's fakes; the means over past snapshots."""
+        from sklearn.metrics import roc_auc_score
+
+        real = self._logits(
+            self.dataset.test_images[self.held_out], self.dataset.test_labels[self.held_out]
+        )
+        for step, fakes in self.snapshots.items():
+            fake = self._logits(fakes, self.fixed_labels)
+            truth = np.repeat([1, 0], [len(real), len(fake)])
+            self.past_fakes.append(
+                {
+                    "discriminator": self.position,
+                    "generator": step,
+                    "accuracy": float(((real > 0).mean() + (fake <= 0).mean()) / 2),
+                    "auc": float(roc_auc_score(truth, np.concatenate([real, fake]))),
+                }
+            )
+        past = [row for row in self.past_fakes if row["discriminator"] == self.position]
+        now = past.pop()
+        values = {"current_fakes/accuracy": now["accuracy"], "current_fakes/auc": now["auc"]}
+        if past:
+            for name in ("accuracy", "auc"):
+                values[f"past_fakes/{name}"] = float(np.mean([row[name] for row in past]))
+        return values
+
+    def artifacts(self) -> dict[str, bytes]:
+        """Files to keep of the latest evaluation: name -> content."""
+        if self.generator is None:
+            return {}
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.past_fakes[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.past_fakes)
+        latest = self.snapshots[self.position][:SAMPLES_IN_A_GRID]
+        return {
+            "past_fakes.csv": table.getvalue().encode(),
+            f"samples-{self.position:06d}.png": image_grid(latest),
+        }
+
+    def status(self, latest: Mapping[str, float]) -> str:
+        """A few words for the progress bar, given the latest evaluation."""
+        return f"best probe {latest['probe/best']:.3f}"
+
+    def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+        """The run's measures, from all it logged: metric -> (steps, values)."""
+        _, best = logged["probe/best"]
+        result = {
+            "probe_untrained": float(best[0]),
+            "probe_peak": float(best.max()),
+            "probe_final": float(best[-1]),
+            "probe_peak_minus_final": float(best.max() - best[-1]),
+        }
+        for name, (_, values) in logged.items():
+            if name in ("fid", "kid", "inception_score") or name.startswith("fd_"):
+                result[name] = float(values[-1])
+                if name == "fid" or name.startswith("fd_"):
+                    result[f"{name}_best"] = float(values.min())
+        last = [r for r in self.past_fakes if r["discriminator"] == self.position]
+        past = [r for r in last if r["generator"] < self.position]
+        if past:
+            then = {
+                r["generator"]: r["accuracy"]
+                for r in self.past_fakes
+                if r["generator"] == r["discriminator"]
+            }
+            result["past_fakes_accuracy"] = float(np.mean([r["accuracy"] for r in past]))
+            result["past_fakes_drop"] = float(
+                np.mean([then[r["generator"]] - r["accuracy"] for r in past])
+            )
+        return result
+
+    # ---- everything the next step depends on ----
+
+    def _nets(self) -> dict[str, nn.Module]:
+        nets = {"discriminator": self.discriminator, "generator": self.generator}
+        return {name: net for name, net in nets.items() if net is not None}
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        optimisers = {"discriminator": self.d_optimiser}
+        return optimisers | ({"generator": self.g_optimiser} if self.generator else {})
+
+    def state_dict(self) -> dict:
+        return {
+            "position": self.position,
+            "nets": {name: net.state_dict() for name, net in self._nets().items()},
+            "optimisers": {name: o.state_dict() for name, o in self._optimisers().items()},
+            "draws": {name: g.get_state() for name, g in self.draws.items()},
+            "snapshots": dict(self.snapshots),
+            "past_fakes": list(self.past_fakes),
+            "probe_c": list(self.probe_c),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.position = state["position"]
+        for name, net in self._nets().items():
+            net.load_state_dict(state["nets"][name])
+        for name, optimiser in self._optimisers().items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        for name, draws in self.draws.items():
+            draws.set_state(state["draws"][name])
+        self.snapshots = dict(state["snapshots"])
+        self.past_fakes = list(state["past_fakes"])
+        self.probe_c = list(state["probe_c"])
+
+
+def image_grid(images: torch.Tensor) -> bytes:
+    """A PNG of images (N, 3, S, S) uint8 in a square grid, a black line between them."""
+    from PIL import Image
+
+    side = math.ceil(math.sqrt(len(images)))
+    size = images.shape[-1] + 1
+    canvas = np.zeros((side * size, side * size, 3), np.uint8)
+    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        row, column = divmod(i, side)
+        canvas[row * size : row * size + size - 1, column * size : column * size + size - 1] = image
+    file = io.BytesIO()
+    Image.fromarray(canvas).save(file, "png")
+    return file.getvalue()
+
+
+def _update(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
