@@ -54,6 +54,7 @@ def style() -> None:
             "axes.titlelocation": "left",
             "savefig.dpi": 200,
             "pdf.fonttype": 42,
+            "text.parse_math": False,  # a folder's name may hold a $
             "figure.constrained_layout.use": True,
         }
     )
@@ -74,14 +75,15 @@ def figure3(found: Sequence[Group]) -> Figure:
     """Accuracy on the current task over iterations: Figure 3 of Chen et al., arXiv 1811.11212."""
     if not found:
         return empty("Figure 3: no completed run of sequential_tasks")
-    columns = max(2, *(len(group.arms()) for group in found))
+    panels = {group: shown_arms(group) for group in found}
+    columns = max(len(arms) for arms in panels.values())
     figure = plt.figure(figsize=(WIDTH, 2.3 * len(found)))
     for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
         part.suptitle(
             f"{group.title}; mean over seeds, 95 % t band", fontsize="small", x=0.01, ha="left"
         )
         axes = part.subplots(1, columns, sharey=True)
-        arms = [a for a in SEQUENTIAL_ARMS if a in group.arms() or a != "augment"]
+        arms = panels[group]
         for axis, arm, letter in zip(axes, arms, "abc", strict=False):
             draw_current_accuracy(axis, group, arm)
             n = len(group.of_arm(arm))
@@ -90,6 +92,11 @@ def figure3(found: Sequence[Group]) -> Figure:
             axis.set_visible(False)
         axes[0].set_ylabel("balanced test accuracy,\ncurrent task")
     return figure
+
+
+def shown_arms(group: Group) -> list[str]:
+    """The paper's two panels always, the control's where there are runs of it."""
+    return [arm for arm in SEQUENTIAL_ARMS if arm in group.arms() or arm != "augment"]
 
 
 def draw_current_accuracy(axis, group: Group, arm: str) -> None:

@@ -22,12 +22,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
+# A run tells its study by the setting that names its arm: Sacred's --name may change its name.
 ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
 # They do not change what a run computes, so runs that differ in them alone belong together.
 INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
-RECORDS = ("config.json", "run.json", "metrics.json", "info.json", "cout.txt")
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def stored_runs(*folders: str | Path) -> list[StoredRun]:
                     left_out[str(status).lower()] += 1
                     continue
                 run = _read(path)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except READ_ERRORS as error:
                 print(f"passed over {path}: {type(error).__name__}: {error}", file=sys.stderr)
                 continue
             here[run.settings, run.arm, run.seed] = run
@@ -114,7 +116,7 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Runs of one study that differ in arm and seed alone."""
 
@@ -158,7 +160,7 @@ def _read(path: Path) -> StoredRun:
     config = json.loads((path / "config.json").read_text())
     info = json.loads((path / "info.json").read_text())
     metrics = json.loads((path / "metrics.json").read_text())
-    study = record["experiment"]["name"]
+    (study,) = (study for study, arm in ARM_SETTING.items() if arm in config)
     repositories = record["experiment"].get("repositories") or [{}]
     commit = (repositories[0].get("commit") or "unknown")[:10]
     run = StoredRun(
@@ -191,7 +193,15 @@ def _natural(path: Path) -> list:
 
 
 def export(folders: Iterable[str | Path], out: str | Path) -> int:
-    """Copy completed runs into `out`, without weights, host name and paths; how many there were."""
+    """Copy completed runs into `out`, without weights, host name and paths; how many there were.
+
+    Raises UserError where a folder is missing, or is `out` itself.
+    """
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"--runs: there is no folder {folder}")
+        if folder.resolve() == Path(out).resolve():
+            raise UserError(f"--out: {out} holds the runs themselves; name another folder")
     runs = stored_runs(*folders)
     for run in runs:
         target = Path(out) / f"{run.study}-{run.preset}-{run.arm}-{run.seed}"
@@ -236,7 +246,10 @@ def main() -> None:
     command.add_argument("--runs", action="append", required=True, metavar="DIR")
     command.add_argument("--out", required=True, metavar="DIR")
     options = parser.parse_args()
-    print(f"{export(options.runs, options.out)} runs in {options.out}")
+    try:
+        print(f"{export(options.runs, options.out)} runs in {options.out}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 It reads the command line as Sacred does, checks and resolves every setting, loads the data, and
 only then starts a Sacred run; so what is stored is what ran, and a mistake leaves nothing behind.
-A study is anything with total_steps, position, step(), evaluation_due(), evaluate(), artifacts(),
-status(), summary() and state_dict()/load_state_dict(). Nothing here knows which.
+A study is anything with total_steps, position, info, step(), evaluation_due(), evaluate(),
+artifacts(), status(), summary() and state_dict()/load_state_dict(). Nothing here knows which.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,14 +112,21 @@ def default_path(inside: str) -> str:
 def main(experiment: Experiment, study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
     arguments, 130 or 143 interrupted, 75 stopped by stop_after."""
+    argv = list(sys.argv if argv is None else argv)
     try:
-        sys.exit(_main(experiment, study, list(sys.argv if argv is None else argv)))
+        sys.exit(_main(experiment, study, argv))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except Diverged as error:
         print(f"error: the run diverged: {error}", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        if {"-d", "--debug", "-D", "--pdb"} & set(argv):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"error: {type(error).__name__}: {reason} (-d shows where)", file=sys.stderr)
+    sys.exit(1)
 
 
 def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
@@ -138,17 +146,16 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     updates, presets = _read_updates(experiment, study, options)
     settings = _settings(experiment, study, updates, presets)
     if command in study.commands:
-        print(_apply_command(experiment, study, settings, study.commands[command]))
+        print(_apply_command(study, settings, study.commands[command]))
         return 0
-    if command != experiment.default_command or options["--print-config"]:
+    if command != experiment.default_command:
         experiment.run(command, nested(settings), options=options)
         return 0
 
-    clock = _Clock(settings["stop_after"])
     folder = Path(settings["results_dir"])
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
-        settings = _settings_to_resume(folder, experiment.path, settings, explicit, study)
+        settings = _settings_to_resume(folder, settings, explicit, study)
     settings, dataset = _resolve(settings, study.least_classes)
     study.check(settings, dataset)
     if not options["--unobserved"]:
@@ -158,10 +165,15 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
         f"{settings['precision']}; choose another with: with quick | cpu | paper"
     )
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
-    for arm in arms:
-        job.update(settings={**settings, study.arm: arm}, dataset=dataset, clock=clock)
-        _run_arm(experiment, job, options, presets)
-    return 0
+    done = None
+    with _Stop(settings["stop_after"]) as stop:
+        for arm in arms:
+            if not stop.exit_code():
+                job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
+                _run_arm(experiment, study, job, options, presets)
+                done = arm
+        # An end asked for during the last step of an arm lets that arm finish.
+        return 0 if done == arms[-1] else stop.exit_code()
 
 
 # ------------------------------------------------------------------ the command line
@@ -182,7 +194,7 @@ def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
     if options["--file_storage"]:
         options["UPDATE"] = [*options["UPDATE"], f"results_dir={options['--file_storage']!r}"]
         options["--file_storage"] = None
-    options["--loglevel"] = options["--loglevel"] or "ERROR"
+    options["--loglevel"] = options["--loglevel"] or "CRITICAL"
     return options
 
 
@@ -206,7 +218,7 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
         presets = ["paper" if torch.cuda.is_available() else "quick"]
     validate(flat(updates), study.rules)  # before Sacred seeds itself with what may be no seed
     config = create_run(
-        experiment, experiment.default_command, updates, presets, log_level="ERROR"
+        experiment, experiment.default_command, updates, presets, log_level="CRITICAL"
     ).config
     # Sacred takes a preset's docstring for a setting.
     return validate({k: v for k, v in flat(config).items() if k != "__doc__"}, study.rules)
@@ -258,29 +270,28 @@ def _bf16_is_native(device: str) -> bool:
 # ------------------------------------------------------------------ runs that are there already
 
 
-def _stored(folder: Path, run_id: str, name: str, study: Study) -> tuple[str, dict]:
-    """Status and settings of run `run_id`, a run of the experiment `name`."""
+def _stored(folder: Path, run_id: str, study: Study) -> tuple[str, dict]:
+    """Status and settings of run `run_id`."""
     run = folder / run_id
     try:
-        entry = json.loads((run / "run.json").read_text())
-        settings = validate(flat(json.loads((run / "config.json").read_text())), study.rules)
-        status, of = entry["status"], entry["experiment"]["name"]
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+        status = json.loads((run / "run.json").read_text())["status"]
+        settings = flat(json.loads((run / "config.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"resume: there is no readable run {run}") from None
-    if of != name:
-        raise UserError(f"resume: {run} is a run of {of}, not of {name}")
-    return status, settings
+    if study.arm not in settings:
+        raise UserError(f"resume: {run} is a run of another experiment")
+    return status, validate(settings, study.rules)
 
 
 def _settings_to_resume(
-    folder: Path, name: str, settings: dict, explicit: Mapping[str, Any], study: Study
+    folder: Path, settings: dict, explicit: Mapping[str, Any], study: Study
 ) -> dict:
     """The settings that run `resume` was started with, refusing any that is now asked otherwise.
 
     explicit: the settings that were asked for; the others of `settings` are defaults.
     """
     run_id = settings["resume"]
-    status, stored = _stored(folder, run_id, name, study)
+    status, stored = _stored(folder, run_id, study)
     if status == "COMPLETED":
         raise UserError(f"resume: {folder / run_id} is complete already")
     left_open = ("auto", None)  # resolved when the run began
@@ -299,28 +310,27 @@ def _settings_to_resume(
     return {**stored, **{key: settings[key] for key in NOT_THE_RUN if key not in kept}}
 
 
-def _unfinished_twin(folder: Path, name: str, settings: dict) -> str | None:
-    """The id of an unfinished run of the same settings that nobody is working on."""
+def _twin(folder: Path, study: Study, settings: dict) -> tuple[str | None, str | None]:
+    """(id, status) of a run of the same settings: a complete one, else one that can be gone on
+    with and nobody is working on, else (None, None)."""
     wanted = {k: v for k, v in settings.items() if k not in NOT_THE_RUN}
+    unfinished = None, None
     for run in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
-            entry = json.loads((run / "run.json").read_text())
-            stored = flat(json.loads((run / "config.json").read_text()))
-            matches = (
-                entry["experiment"]["name"] == name
-                and entry["status"] != "COMPLETED"
-                and {k: v for k, v in stored.items() if k not in NOT_THE_RUN} == wanted
-                and checkpoints.stored(run)
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            status, stored = _stored(folder, run.name, study)
+        except UserError:
             continue
-        if matches:
+        if {k: v for k, v in stored.items() if k not in NOT_THE_RUN} != wanted:
+            continue
+        if status == "COMPLETED":
+            return run.name, status
+        if checkpoints.stored(run):
             try:
                 with _sole_user(run):
-                    return run.name
+                    unfinished = run.name, status
             except UserError:
                 continue
-    return None
+    return unfinished
 
 
 @contextmanager
@@ -344,12 +354,12 @@ def _make_results_folder(folder: Path) -> None:
         raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
 
 
-def _apply_command(experiment, study, settings, command) -> str:
+def _apply_command(study, settings, command) -> str:
     """Rebuild the study of run `resume` from its last checkpoint and apply a command to it."""
     folder, run_id = Path(settings["results_dir"]), settings["resume"]
     if run_id in (None, "auto"):
         raise UserError("resume: name the run, as in: with resume=3")
-    _, stored = _stored(folder, run_id, experiment.path, study)
+    _, stored = _stored(folder, run_id, study)
     stored, dataset = _resolve({**stored, "device": settings["device"]}, study.least_classes)
     checkpoint = _load_checkpoint(folder / run_id, dataset)
     device = torch.device(stored["device"])
@@ -372,13 +382,18 @@ def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
 # ------------------------------------------------------------------ one run
 
 
-def _run_arm(experiment, job, options, presets) -> None:
+def _run_arm(experiment, study, job, options, presets) -> None:
     settings, dataset = job["settings"], job["dataset"]
     folder = Path(settings["results_dir"])
     run_id, checkpoint = settings["resume"], None
     settings["resume"] = None
     if run_id == "auto":
-        run_id = _unfinished_twin(folder, experiment.path, settings)
+        run_id, status = _twin(folder, study, settings)
+        if status == "COMPLETED":
+            print(f"run {run_id}: {settings[study.arm]} is complete already")
+            return
+    if options["--id"] and not re.fullmatch(r"[\w-]+", options["--id"]):
+        raise UserError("--id: it must be letters, digits, - and _")
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
     options = {**options, "--id": run_id or options["--id"]}
@@ -397,23 +412,24 @@ def _run_arm(experiment, job, options, presets) -> None:
                 options=options,
                 meta_info={"named_configs": presets},
             )
-        except Interrupted as stop:
+        except Interrupted as interrupted:
             run = experiment.current_run
-            again = f"; go on with resume={run._id}" if run.observers else ""
-            print(f"interrupted at step {stop.step}{again}")
-            sys.exit(stop.exit_code)
+            where = f"resume={run._id} results_dir={folder}"
+            again = f"; go on with: with {where}" if run.observers else ""
+            print(f"interrupted at step {interrupted.step}{again}")
+            sys.exit(interrupted.exit_code)
 
 
-def _train(run, study, settings, dataset, checkpoint, clock) -> dict[str, float]:
+def _train(run, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     """One run from its start, or its checkpoint, to its summary."""
     folders = [Path(o.dir) for o in run.observers if isinstance(o, RunFolder)]
     folder = folders[0] if folders else None
     # A run that is taken up again is held already.
     with _sole_user(folder) if folder and not checkpoint else nullcontext():
-        return _loop(run, folder, study, settings, dataset, checkpoint, clock)
+        return _loop(run, folder, study, settings, dataset, checkpoint, stop)
 
 
-def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str, float]:
+def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     _keep_freed_memory()
     device = torch.device(settings["device"])
     autocast = partial(
@@ -427,7 +443,7 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
         log.restore(checkpoint["metrics"], checkpoint["loss_sums"])
         seconds_spent = checkpoint["seconds"]
         print(f"resumed at step {learner.position}")
-    run.info.update(_about(dataset, device), seconds=seconds_spent)
+    run.info.update(_about(dataset, device), **learner.info, seconds=seconds_spent)
 
     @contextmanager
     def timed(what):
@@ -448,6 +464,7 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
             checkpoints.save(folder, learner.position, state, keep)
 
     def evaluate() -> dict[str, float]:
+        log.look()  # a loss that is no number, before a probe stumbles over it
         with timed("evaluation"):
             values = learner.evaluate()
         log.evaluation(values, learner.position)
@@ -471,7 +488,7 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
         disable=not sys.__stderr__.isatty(),
         dynamic_ncols=True,
     )
-    with bar, _Signals() as signals:
+    with bar:
         while learner.position < learner.total_steps:
             with timed("training"):
                 log.losses(learner.step(), learner.position)
@@ -479,10 +496,9 @@ def _loop(run, folder, study, settings, dataset, checkpoint, clock) -> dict[str,
                 bar.set_postfix_str(learner.status(evaluate()), refresh=False)
             bar.update()
             last = learner.position == learner.total_steps
-            exit_code = signals.exit_code or clock.exit_code()
-            if exit_code and not last:
+            if stop.exit_code() and not last:
                 save()
-                raise Interrupted(learner.position, exit_code)
+                raise Interrupted(learner.position, stop.exit_code())
             if last or learner.position % settings["checkpoint_every"] == 0:
                 save(keep=1 if last else checkpoints.KEEP)
     if device.type == "cuda":
@@ -518,9 +534,10 @@ class _Log:
         """
         self.unseen += [(name, step, value) for name, value in losses.items()]
         if self.unseen[0][2].device.type == "cpu" or len(self.unseen) >= 100:
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Diverged if one of the losses taken since the last look is no number."""
         if not self.unseen:
             return
         values = torch.stack([value.double() for _, _, value in self.unseen]).tolist()
@@ -532,7 +549,7 @@ class _Log:
 
     def evaluation(self, values: Mapping[str, float], step: int) -> None:
         """Log `values` and the mean of each loss since the last evaluation; Diverged on a NaN."""
-        self._look()
+        self.look()
         means = {name: total / n for name, (n, total) in self.loss_sums.items()}
         self.loss_sums = {}
         for name, value in {**values, **means}.items():
@@ -545,7 +562,7 @@ class _Log:
 
     def state(self) -> dict:
         """Metrics and sums of losses, for a checkpoint."""
-        self._look()
+        self.look()
         return {"metrics": self.metrics, "loss_sums": dict(self.loss_sums)}
 
 
@@ -554,10 +571,17 @@ def _require_finite(name: str, value: float, step: int) -> None:
         raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
 
 
-class _Signals:
-    """SIGINT and SIGTERM end the run after the step at hand; a second one at once."""
+class _Stop:
+    """Whether to stop after the step at hand: SIGINT or SIGTERM came (a second one ends at once),
+    or `stop_after` is over, counted from here."""
 
-    exit_code = 0
+    def __init__(self, stop_after: str | None):
+        self.end = time.monotonic() + seconds(stop_after) if stop_after else math.inf
+        self.by_signal = 0
+
+    def exit_code(self) -> int:
+        """0: go on."""
+        return self.by_signal or (STOPPED_BY_CLOCK if time.monotonic() >= self.end else 0)
 
     def __enter__(self):
         self.before = {s: signal.signal(s, self._caught) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -568,19 +592,9 @@ class _Signals:
             signal.signal(number, handler)
 
     def _caught(self, number, _frame):
-        if self.exit_code:
+        if self.by_signal:
             raise KeyboardInterrupt
-        self.exit_code = 128 + number
-
-
-class _Clock:
-    """When `stop_after` is over, counted from the start of the command."""
-
-    def __init__(self, stop_after: str | None):
-        self.end = time.monotonic() + seconds(stop_after) if stop_after else math.inf
-
-    def exit_code(self) -> int:
-        return STOPPED_BY_CLOCK if time.monotonic() >= self.end else 0
+        self.by_signal = 128 + number
 
 
 def _about(dataset: data.Dataset, device: torch.device) -> dict:

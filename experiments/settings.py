@@ -1,6 +1,7 @@
 """What each setting may be: one rule a key, and one clear line when it is broken."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,19 +19,18 @@ class Rule:
     accept: Callable[[Any], Any]
 
 
-def integer(at_least: int, at_most: int | None = None) -> Rule:
-    words = f"a whole number of at least {at_least}"
-    if at_most is not None:
-        words = f"a whole number from {at_least} to {at_most}"
+LARGEST = 10**9  # beyond it lies a slip of the keyboard
 
+
+def integer(at_least: int, at_most: int = LARGEST) -> Rule:
     def accept(value):
-        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError
-        if at_most is not None and value > at_most:
+        if not at_least <= value <= at_most:
             raise ValueError
         return value
 
-    return Rule(words, accept)
+    return Rule(f"a whole number from {at_least} to {at_most}", accept)
 
 
 def number(above: float | None = None, at_least: float | None = None) -> Rule:
@@ -68,11 +68,20 @@ def choice(*options: str) -> Rule:
 
 def pixels() -> Rule:
     def accept(value):
-        if isinstance(value, bool) or value not in SIZES:
+        if isinstance(value, bool | float) or value not in SIZES:
             raise ValueError
         return value
 
     return Rule(f"one of {', '.join(map(str, SIZES))} (pixels)", accept)
+
+
+def path() -> Rule:
+    """A text, with ~ made the user's home: a shell does not do that behind a =."""
+
+    def accept(value):
+        return os.path.expanduser(text().accept(value))
+
+    return Rule("a path", accept)
 
 
 def text() -> Rule:
@@ -134,17 +143,17 @@ COMMON = {
     "preset": optional(choice("quick", "cpu", "paper"), "none"),
     "seed": integer(0, 2**31 - 1),
     "dataset.name": choice("auto", "digits", "cifar10", "image_folder"),
-    "dataset.root": text(),
+    "dataset.root": path(),
     "dataset.size": optional(pixels(), "the data's own, 32 for a folder"),
     "dataset.label": optional(text(), "the data's own name"),
-    "batch_size": integer(4),
-    "width": integer(1),
+    "batch_size": integer(4, 65536),
+    "width": integer(1, 4096),
     "lr": number(above=0),
     "adam_betas": adam_betas(),
     "spectral_norm": boolean(),
     "device": choice("auto", "cpu", "cuda"),
     "precision": choice("auto", "fp32", "bf16"),
-    "results_dir": text(),
+    "results_dir": path(),
     "checkpoint_every": integer(1),
     "resume": optional(run_id(), "a run of its own"),
     "stop_after": optional(duration(), "run to the end"),
@@ -193,6 +202,6 @@ def validate(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str
         check_key(key, rules)
         try:
             checked[key] = rules[key].accept(value)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, OverflowError):
             raise UserError(f"{key}: it must be {rules[key].wanted}, not {value!r}") from None
     return checked

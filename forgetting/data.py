@@ -1,11 +1,10 @@
 """Images as uint8 tensors, all of them at once: digits, CIFAR-10, or folders of the user's own."""
 
 import hashlib
+import http.client
 import json
 import os
 import socket
-import threading
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from forgetting.errors import UserError
+from forgetting.online import answers
 
 SIZES = (8, 16, 32, 64, 128, 256)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -53,6 +53,22 @@ class Dataset:
         chosen = [order[labels[order] == c][:per_class] for c in range(len(self.classes))]
         return torch.cat(chosen).sort().values
 
+    def training_subset(self, n: int | None) -> torch.Tensor:
+        """Indices (n,) int64 of fixed training images for a probe, drawn from all; None: all.
+
+        The same ones in every run. Raises UserError where a class has none among them.
+        """
+        order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))[
+            :n
+        ]
+        counts = torch.bincount(self.train_labels.cpu()[order], minlength=len(self.classes))
+        if counts.min() == 0:
+            missing = self.classes[int(counts.argmin())]
+            raise UserError(
+                f"probe_images: it must be more: none of the {n} is of class {missing!r}"
+            )
+        return order
+
 
 def load(
     name: str,
@@ -83,34 +99,23 @@ def load(
 
 def choose(root: str | Path) -> tuple[str, str]:
     """What `dataset.name=auto` means here: ("cifar10" or "digits", the reason in words)."""
-    if (Path(root) / "cifar-10-batches-py").is_dir():
+    from torchvision.datasets import CIFAR10
+
+    try:
+        CIFAR10(root, train=False)
         return "cifar10", f"CIFAR-10 is in {root}"
+    except (RuntimeError, OSError):
+        pass  # not there, or not whole
     if _can_be_fetched():
         return "cifar10", "CIFAR-10 can be downloaded"
     return "digits", f"CIFAR-10 is not in {root} and cannot be downloaded"
 
 
 def _can_be_fetched() -> bool:
-    """Whether CIFAR-10's server answers in time.
-
-    In a thread, because looking up a host's name has no time limit of its own.
-    """
+    """Whether CIFAR-10's server answers in time."""
     from torchvision.datasets import CIFAR10
 
-    answers = []
-
-    def look() -> None:
-        request = urllib.request.Request(CIFAR10.url, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=SECONDS_TO_LOOK_ONLINE - 1) as answer:
-                answers.append(answer.status == 200)
-        except (OSError, ValueError):
-            pass
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    thread.join(SECONDS_TO_LOOK_ONLINE)
-    return bool(answers and answers[0])
+    return answers(CIFAR10.url, SECONDS_TO_LOOK_ONLINE)
 
 
 def _cifar10(root: Path, size: int | None) -> Dataset:
@@ -132,7 +137,7 @@ def _cifar10(root: Path, size: int | None) -> Dataset:
         try:
             CIFAR10(root, download=True)
             train, test = read()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise UserError(f"dataset.name: downloading CIFAR-10 failed: {error}") from None
         finally:
             socket.setdefaulttimeout(before)
@@ -210,6 +215,15 @@ def _image_folder(root: Path, size: int, least_classes: int) -> Dataset:
     The cache is root/.cache-<size>px.npy (all images, uint8) beside a .json that says what it was
     made from: the path, length and time of every file. Any change there rebuilds it.
     """
+    try:
+        return _read_image_folder(root, size, least_classes)
+    except OSError as error:
+        raise UserError(
+            f"dataset.root: cannot read {error.filename or root}: {error.strerror}"
+        ) from None
+
+
+def _read_image_folder(root: Path, size: int, least_classes: int) -> Dataset:
     train_files, classes = _list_class_folders(root, "train", least_classes)
     test_files, test_classes = _list_class_folders(root, "test", least_classes)
     if classes != test_classes:
@@ -297,6 +311,10 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":  # 16 or 32 bits a pixel: convert() would clip at 255
+                values = np.asarray(image, np.float64)
+                scale = 255 / (65535 if image.mode != "F" or values.max() > 1 else 1)
+                image = Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
             image = image.convert("RGB")
             if image.size != (size, size):
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)

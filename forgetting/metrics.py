@@ -46,6 +46,8 @@ def current_task_measures(
     recovery: mean accuracy over a task's first 100 iterations, over all tasks but the first.
     switch_fall: accuracy after a task's last update, minus accuracy on the next task after its
     first update. With a shared head this fall is forced, since the labels change their meaning.
+    A task's last accuracy is on all test images, the others are on the evaluation's share of them.
+    With one cycle there is no cycle_gain.
     """
     curve = dict(zip(steps.tolist(), accuracy.tolist(), strict=True))
     cycle_means, recoveries, falls = [], [], []
@@ -60,13 +62,15 @@ def current_task_measures(
                 recoveries.append(mean_over_iterations(steps, accuracy, first, end))
                 falls.append(curve[start] - curve[first])
         cycle_means.append(float(np.mean(task_means)))
-    return {
+    measures = {
         "first_cycle": cycle_means[0],
         "last_cycle": cycle_means[-1],
-        "cycle_gain": cycle_means[-1] - cycle_means[0],
         "recovery": float(np.mean(recoveries)),
         "switch_fall": float(np.mean(falls)),
     }
+    if cycles > 1:
+        measures["cycle_gain"] = cycle_means[-1] - cycle_means[0]
+    return measures
 
 
 def accuracy_matrix(

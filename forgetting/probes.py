@@ -27,12 +27,16 @@ def linear_probe(
 ) -> tuple[float, bool]:
     """Test accuracy in 0..1 of scikit-learn's LogisticRegression, and whether it converged.
 
+    Features that are no numbers (of a diverged net) give NaN, False.
+
     Features (N, D) float, standardised here with the training features' mean and deviation.
     c: inverse strength of the L2 penalty, LogisticRegression's C.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
+        return float("nan"), False
     mean, deviation = train_features.mean(0), train_features.std(0)
     deviation = np.where(deviation > 1e-8, deviation, 1.0)
     model = LogisticRegression(C=c, max_iter=max_iterations)

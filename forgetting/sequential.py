@@ -62,6 +62,7 @@ class SequentialTasks:
         probe_features: int,
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
+        self.info: dict = {}  # nothing to record beside what the runner does
         self.method, self.per_task_head = method, head == "per_task"
         self.rotation_weight, self.rotated_images = rotation_weight, rotated_images
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
@@ -92,10 +93,7 @@ class SequentialTasks:
             self.net.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
         )
         self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
-        probe_order = torch.randperm(
-            len(dataset.train_labels), generator=torch.Generator().manual_seed(0)
-        )
-        self.probe_indices = probe_order[:probe_images].to(device)
+        self.probe_indices = dataset.training_subset(probe_images).to(device)
 
     # ---- training ----
 
@@ -149,13 +147,15 @@ class SequentialTasks:
         return self.stream.task(max(0, self.position - 1))
 
     def evaluate(self) -> dict[str, float]:
-        """Balanced test accuracy of every task; at a task's end on all test images, with a probe
-        of the frozen features. Leaves the training state as it is."""
+        """Balanced test accuracy of every task; at the start and at a task's end on all test
+        images, at the latter with a probe of the frozen features. Leaves the training state as it
+        is."""
         self.net.eval()
-        task_ended = self.position > 0 and self.position % self.iterations_per_task == 0
+        between_tasks = self.position % self.iterations_per_task == 0
+        task_ended = between_tasks and self.position > 0
         test = self.dataset
         images, labels = test.test_images, test.test_labels
-        if not task_ended:
+        if not between_tasks:
             images, labels = images[self.eval_indices], labels[self.eval_indices]
 
         logits, features = self._forward(images, self.net.binary_head, task_ended)
@@ -167,12 +167,13 @@ class SequentialTasks:
         if task_ended:
             chosen = self.probe_indices
             _, train_features = self._forward(test.train_images[chosen], self.net.binary_head, True)
-            values["probe/final"], _ = probes.linear_probe(
+            values["probe/final"], converged = probes.linear_probe(
                 train_features,
                 test.train_labels[chosen].cpu().numpy(),
                 features,
                 labels.cpu().numpy(),
             )
+            values["probe/converged"] = float(converged)
         return values
 
     def _rotation_accuracy(self) -> float:
@@ -222,7 +223,8 @@ class SequentialTasks:
                 result[f"average_accuracy/{name}"] = metrics.average_accuracy(r)
                 result[f"forgetting/{name}"] = metrics.forgetting(r)
                 result[f"backward_transfer/{name}"] = metrics.backward_transfer(r)
-                result[f"forward_transfer/{name}"] = metrics.forward_transfer(r, untrained)
+                if cycle == 0:  # later, every task was trained before
+                    result[f"forward_transfer/{name}"] = metrics.forward_transfer(r, untrained)
         return result
 
     # ---- everything the next step depends on ----

@@ -41,7 +41,8 @@ class ProbeStudy:
 
     `rotation_only` has no generator: its discriminator's net learns rotation alone, the paper's
     control. dataset: on `device` already. autocast: a context manager's maker for the forward
-    passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}.
+    passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}; info: by
+    what it measures, for the run's record.
     The other arguments are the experiment's settings (experiments/gan_probe.py).
     """
 
@@ -51,6 +52,7 @@ class ProbeStudy:
         device: torch.device,
         autocast,
         quality,
+        info,
         *,
         model: str,
         seed: int,
@@ -74,7 +76,8 @@ class ProbeStudy:
         quality_every: int,
         quality_images: int,
     ):
-        self.dataset, self.device, self.autocast, self.quality = dataset, device, autocast, quality
+        self.dataset, self.device, self.autocast = dataset, device, autocast
+        self.quality, self.info = quality, info
         modulation, self.self_supervised = MODELS[model]
         self.conditional = model == "cond"
         self.total_steps, self.position = steps, 0
@@ -120,10 +123,9 @@ class ProbeStudy:
         self.fixed_labels = torch.arange(FAKES_A_SNAPSHOT) % classes
         self.snapshots: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
         self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
-        order = torch.randperm(
-            len(dataset.train_labels), generator=torch.Generator().manual_seed(0)
-        )
-        self.probe_indices = order[:probe_images].to(device)
+        self.labelled = classes > 1
+        if self.labelled:
+            self.probe_indices = dataset.training_subset(probe_images).to(device)
         self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
 
@@ -257,7 +259,7 @@ class ProbeStudy:
         """Probe the frozen nets; leaves the training state as it is."""
         for net in self._nets().values():
             net.eval()
-        values = self._probe_blocks()
+        values = self._probe_blocks() if self.labelled else {}
         if self.self_supervised:
             values["accuracy/rotation"] = self._rotation_accuracy()
         if self.generator is not None:
@@ -384,17 +386,20 @@ class ProbeStudy:
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
-        return f"best probe {latest['probe/best']:.3f}"
+        shown = ("probe/best", "past_fakes/auc")
+        return ", ".join(f"{name} {latest[name]:.3f}" for name in shown if name in latest)
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        _, best = logged["probe/best"]
-        result = {
-            "probe_untrained": float(best[0]),
-            "probe_peak": float(best.max()),
-            "probe_final": float(best[-1]),
-            "probe_peak_minus_final": float(best.max() - best[-1]),
-        }
+        result = {}
+        if self.labelled:
+            _, best = logged["probe/best"]
+            result = {
+                "probe_untrained": float(best[0]),
+                "probe_peak": float(best.max()),
+                "probe_final": float(best[-1]),
+                "probe_peak_minus_final": float(best.max() - best[-1]),
+            }
         for name, (_, values) in logged.items():
             if name in ("fid", "kid", "inception_score") or name.startswith("fd_"):
                 result[name] = float(values[-1])

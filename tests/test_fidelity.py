@@ -11,6 +11,15 @@ from gan import fidelity
 from gan.fidelity import SHIPPED, choose_extractor, find_extractor, quality, read_extractor
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    # The nets here are so small that threads mostly wait for one another.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def no_inception(monkeypatch):
     monkeypatch.setattr(fidelity, "inception_available", lambda seconds=10: False)

@@ -46,6 +46,7 @@ def study(digits, quality=lambda samples: {}, **changes) -> ProbeStudy:
         torch.device("cpu"),
         contextlib.nullcontext,
         quality,
+        {},
         **{**SETTINGS, **changes},
     )
 
