@@ -33,6 +33,7 @@ MODELS = {
 }
 FAKES_A_SNAPSHOT = 1000
 SAMPLES_IN_A_GRID = 64
+IMAGES_IN_FIGURE_1 = 4  # real ones, and as many generated
 EVALUATION_BATCH = 100
 
 
@@ -371,18 +372,38 @@ class ProbeStudy:
         return values
 
     def artifacts(self) -> dict[str, bytes]:
-        """Files to keep of the latest evaluation: name -> content."""
-        if self.generator is None:
-            return {}
-        table = io.StringIO()
-        writer = csv.DictWriter(table, self.past_fakes[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.past_fakes)
-        latest = self.snapshots[self.position][:SAMPLES_IN_A_GRID]
-        return {
-            "past_fakes.csv": table.getvalue().encode(),
-            f"samples-{self.position:06d}.png": image_grid(latest),
-        }
+        """Files to keep of the latest evaluation: name -> content.
+
+        past_fakes.csv: the matrix so far. samples-<step>.png: the same 64 latents every time.
+        rotations.png and .csv: real images, then fakes, and Q_D of each in its four rotations.
+        """
+        files = {}
+        if self.generator is not None:
+            files["past_fakes.csv"] = _table(self.past_fakes)
+            latest = self.snapshots[self.position][:SAMPLES_IN_A_GRID]
+            files[f"samples-{self.position:06d}.png"] = image_grid(latest)
+        if self.self_supervised and self.position == self.total_steps:
+            images, rows = self._predicted_rotations()
+            files |= {"rotations.png": image_grid(images), "rotations.csv": _table(rows)}
+        return files
+
+    def _predicted_rotations(self) -> tuple[torch.Tensor, list[dict]]:
+        """Upright images (2n or n, 3, S, S) uint8, and a row an image and rotation."""
+        # Spread over the held-out images, which may go by class.
+        spread = len(self.held_out) // IMAGES_IN_FIGURE_1
+        images = self.dataset.test_images[self.held_out[::spread][:IMAGES_IN_FIGURE_1]].cpu()
+        kinds = ["real"] * len(images)
+        if self.generator is not None:
+            fakes = self.snapshots[self.position][:IMAGES_IN_FIGURE_1]
+            images, kinds = torch.cat([images, fakes]), kinds + ["generated"] * len(fakes)
+        turned = torch.cat([images, turned_copies(images)]).to(self.device)
+        probabilities = self.rotation_probabilities(turned)
+        rows = [
+            {"image": i % len(images), "kind": kinds[i % len(images)], "degrees": 90 * turns}
+            | {f"q_{90 * r}": float(q) for r, q in enumerate(probabilities[i])}
+            for i, turns in enumerate(rotation_labels(len(images)).tolist())
+        ]
+        return images, rows
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
@@ -466,6 +487,14 @@ def image_grid(images: torch.Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(canvas).save(file, "png")
     return file.getvalue()
+
+
+def _table(rows: list[dict]) -> bytes:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue().encode()
 
 
 def _update(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:

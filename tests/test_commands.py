@@ -73,7 +73,7 @@ def test_a_run_is_an_ordinary_sacred_run(both_arms):
     record = json.loads((folder / "1" / "run.json").read_text())
     config = json.loads((folder / "1" / "config.json").read_text())
     assert record["status"] == "COMPLETED" and record["result"]["cycle_gain"] is not None
-    assert (config["device"], config["precision"]) != ("auto", "auto")
+    assert "auto" not in (config["device"], config["precision"], config["dataset"]["name"])
     assert config["dataset"]["label"] == "handwritten digits (scikit-learn)"
     assert config["preset"] == "quick" and config["method"] == "vanilla"
     assert "run 1: vanilla" in (folder / "1" / "cout.txt").read_text()
@@ -107,6 +107,9 @@ def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
     done = command(SCRIPT, *arguments, "resume=auto", cwd=tmp_path)
     assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
     assert metrics(tmp_path / "runs/2") == metrics(tmp_path / "runs/1")
+    once_more = command(SCRIPT, *arguments, "resume=auto", cwd=tmp_path)
+    assert once_more.returncode == 0 and "rotation is complete already" in once_more.stdout
+    assert len(list(tmp_path.glob("runs/*"))) == 2
     again = command(SCRIPT, "with", "resume=2", "results_dir=runs", cwd=tmp_path)
     assert again.returncode == 1 and "is complete already" in again.stderr
 
@@ -126,7 +129,9 @@ def test_signals_end_in_good_order(tmp_path, number, code):
     process.send_signal(number)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == code
-    step = int(re.search(r"interrupted at step (\d+); go on with resume=1", out)[1])
+    step = int(
+        re.search(r"interrupted at step (\d+); go on with: with resume=1 results_dir=r", out)[1]
+    )
     assert step > 0 and list(tmp_path.glob(f"r/1/checkpoint-{step}-*.pt"))
     assert json.loads((tmp_path / "r/1/run.json").read_text())["status"] == "INTERRUPTED"
     assert not (tmp_path / "r/2").exists()  # the second arm does not start
@@ -135,7 +140,7 @@ def test_signals_end_in_good_order(tmp_path, number, code):
 def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     here = f"results_dir={tmp_path}"
     code, out, _ = in_process(capsys, "with", "quick", "stop_after=0.01s", "method=augment", here)
-    assert code == runner.STOPPED_BY_CLOCK and "go on with resume=1" in out
+    assert code == runner.STOPPED_BY_CLOCK and "with resume=1 results_dir=" in out
     code, _, err = in_process(capsys, "with", "resume=1", "lr=0.5", here)
     assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
     code, _, err = in_process(capsys, "with", "resume=9", here)
@@ -163,7 +168,8 @@ def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
     tiny = ["with", *TINY, "method=vanilla"]
-    code, _, _ = in_process(capsys, "--unobserved", *tiny)
+    code, out, _ = in_process(capsys, "--unobserved", "-p", *tiny)
+    assert "iterations_per_task = 3" in out
     assert code == 0 and not list(tmp_path.iterdir())
     assert in_process(capsys, "-F", "elsewhere", "--name", "mine", "-c", "a word", *tiny)[0] == 0
     record = json.loads((tmp_path / "elsewhere/1/run.json").read_text())
@@ -172,6 +178,27 @@ def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
     assert in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)[0] == 0
     code, _, err = in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)
     assert code == 1 and "there is a run elsewhere/mine already" in err
+
+
+def test_an_end_asked_for_in_an_arms_last_step_does_not_start_the_next(
+    tmp_path, capsys, monkeypatch
+):
+    summary = sequential_tasks_study().summary
+
+    def interrupt(self, logged):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return summary(self, logged)
+
+    monkeypatch.setattr(sequential_tasks_study(), "summary", interrupt)
+    code, out, _ = in_process(capsys, "with", *TINY, f"results_dir={tmp_path}")
+    assert code == 143 and "run 1: vanilla done" in out and "rotation" not in out
+    assert json.loads((tmp_path / "1/run.json").read_text())["status"] == "COMPLETED"
+
+
+def sequential_tasks_study():
+    from forgetting.sequential import SequentialTasks
+
+    return SequentialTasks
 
 
 # ------------------------------------------------------------------ bad input
@@ -184,9 +211,13 @@ BAD = {
     "nonsense": "nonsense: no such preset",
     "lr=fast": "lr: it must be a number above 0, not 'fast'",
     "lr=-1": "lr:",
+    f"lr=1{'0' * 400}": "lr:",
+    "batch_size=99999999999999999999": "batch_size:",
+    "dataset.size=16.0": "dataset.size:",
+    "probe_images=3": "probe_images: it must be more",
     "lr=nan": "lr:",
     "lr=1e999": "lr:",
-    "batch_size=0": "batch_size: it must be a whole number of at least 4, not 0",
+    "batch_size=0": "batch_size: it must be a whole number from 4 to 65536, not 0",
     "width=2.5": "width:",
     "cycles=True": "cycles:",
     "iterations_per_task=-3": "iterations_per_task:",
@@ -256,12 +287,16 @@ def test_the_real_command_ends_in_one_line(arguments, tmp_path):
 
 
 KEYS = sorted(sequential_tasks.RULES)
+# Any text is a path or a label, and any positive number a rate.
+MAY_BE_HUGE = ("results_dir", "dataset.root", "preset", "dataset.label", "resume", "stop_after")
+MAY_BE_HUGE += ("lr", "rotation_weight")
 WRONG = st.one_of(
     st.tuples(
-        st.sampled_from([k for k in KEYS if k not in ("results_dir", "dataset.root", "preset")]),
+        st.sampled_from([k for k in KEYS if k not in MAY_BE_HUGE]),
         st.one_of(
             st.integers(max_value=-1),
             st.floats(max_value=-1e-9, allow_infinity=True),
+            st.integers(min_value=10**10),
             st.lists(st.text("abc", max_size=3), max_size=3).map(repr),
             st.sampled_from(["{}", "()", "[1]", "nan", "-inf", "'", "{'a':1}", "!!", "é", "\\"]),
         ),
@@ -285,16 +320,15 @@ WRONG = st.one_of(
 @given(wrong=WRONG)
 def test_no_bad_command_line_starts_a_run(wrong, capsys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("never") / "runs"
-    if wrong.startswith("dataset.label="):
-        return  # any text will do for a label
     code, _, err = in_process(capsys, "with", "quick", f"results_dir={folder}", wrong)
     assert code in (1, 2), wrong
     assert err.startswith("error: ") and err.count("\n") == 1, wrong
     assert not folder.exists(), (wrong, err)
 
 
-def test_a_diverging_run_stops_and_is_marked_failed(tmp_path, capsys):
-    arguments = [*TINY, "iterations_per_task=30", "lr=1e30", "method=vanilla"]
+@pytest.mark.parametrize("iterations", [3, 30])  # at 3, a probe is the first to see it
+def test_a_diverging_run_stops_and_is_marked_failed(iterations, tmp_path, capsys):
+    arguments = [*TINY, f"iterations_per_task={iterations}", "lr=1e30", "method=vanilla"]
     code, _, err = in_process(capsys, "with", *arguments, f"results_dir={tmp_path}")
     assert code == 1 and re.fullmatch(r"error: the run diverged: .* at step \d+; .*\n", err)
     assert json.loads((tmp_path / "1/run.json").read_text())["status"] == "FAILED"

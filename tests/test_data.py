@@ -45,6 +45,22 @@ def test_balanced_test_images_are_fixed_and_balanced(digits):
     assert len(digits.balanced_test_subset(10**6)) == 10 * smallest
 
 
+def test_one_class_folder_counts_as_unlabelled(folder):
+    for split in ("train", "test"):
+        for c in (1, 2):
+            (folder / split / f"digit {c}").rename(folder / f"{split} {c}")
+    assert data.load("image_folder", folder, 8, least_classes=1).classes == ("digit 0",)
+    with pytest.raises(UserError, match="1 class folders; it should hold 2 or more"):
+        data.load("image_folder", folder, 8)
+
+
+def test_probe_images_have_every_class(digits):
+    assert torch.equal(digits.training_subset(100), digits.training_subset(1000)[:100])
+    assert len(digits.training_subset(None)) == 1433
+    with pytest.raises(UserError, match="probe_images: it must be more: none of the 5"):
+        digits.training_subset(5)
+
+
 def test_a_folder_of_any_images_becomes_one_array(folder):
     images = data.load("image_folder", folder, size=16)
     assert images.classes == ("digit 0", "digit 1", "digit 2")
@@ -54,6 +70,13 @@ def test_a_folder_of_any_images_becomes_one_array(folder):
     assert images.label == folder.name
     grey = images.train_images[1]
     assert torch.equal(grey[0], grey[1])
+
+
+def test_sixteen_bits_of_grey_become_eight(folder):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(folder / "train" / "digit 0" / "0.png")
+    grey = data.load("image_folder", folder, size=8).train_images[0]
+    assert torch.equal(grey[1], torch.from_numpy((ramp / 257).round().astype(np.uint8)))
 
 
 def test_an_image_of_the_right_size_keeps_every_pixel(folder, digits):
@@ -104,6 +127,9 @@ def test_folders_that_will_not_do(folder, tmp_path_factory):
     broken.write_bytes(whole[: len(whole) // 2])
     assert "0.png is not a whole image" in message(folder)
     broken.write_bytes(whole)
+    (folder / "train" / "digit 1" / "9.png").symlink_to("nowhere.png")
+    assert "cannot read" in message(folder) and "9.png" in message(folder)
+    (folder / "train" / "digit 1" / "9.png").unlink()
     (folder / "test" / "digit 2").rename(folder / "test" / "digit 3")
     assert "'digit 2' is in only one" in message(folder)
     (folder / "test" / "digit 3").rename(folder / "test" / "digit 2")
@@ -139,6 +165,8 @@ def test_a_network_that_never_answers_does_not_hang_the_start(tmp_path, monkeypa
         start = time.monotonic()
         name, why = data.choose(tmp_path)
         assert time.monotonic() - start < 3
+    (tmp_path / "cifar-10-batches-py").mkdir()  # there, but nothing in it
+    assert data.choose(tmp_path)[0] == "digits"
     assert name == "digits" and "cannot be downloaded" in why
     with pytest.raises(UserError, match=r"dataset\.name: CIFAR-10 is not in"):
         data.load("cifar10", tmp_path)

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import PROJECT, TINY, command
 
-from experiments import figures, runner, sequential_tasks
+from experiments import figures, runner, sequential_figures, sequential_tasks
 from experiments.intervals import mean_interval, paired_interval
-from experiments.results import export, groups, load_runs, stored_runs
+from experiments.plotting import style
+from experiments.results import Group, export, groups, load_runs, stored_runs
+from forgetting.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def found(folder):
-    figures.style()
+    style()
     yield groups(stored_runs(folder), "sequential_tasks")
     plt.close("all")
 
@@ -63,7 +66,7 @@ def test_runs_of_other_settings_are_never_pooled(found):
 
 
 def test_figure3_draws_the_stored_accuracies(found):
-    figure = figures.figure3(found)
+    figure = sequential_figures.figure3(found)
     axes = [a for a in figure.axes if a.get_visible()]
     for axis, arm in zip(axes[:3], ("vanilla", "rotation", "augment"), strict=True):
         runs = found[0].of_arm(arm)
@@ -82,7 +85,7 @@ def test_figure3_draws_the_stored_accuracies(found):
 
 
 def test_accuracy_matrix_draws_the_mean_over_seeds(found):
-    figure = figures.accuracy_matrix(found)
+    figure = sequential_figures.accuracy_matrix(found)
     meshes = [a.collections[0] for a in figure.axes if a.get_visible() and a.collections]
     runs = found[0].of_arm("rotation")
     expected = [
@@ -92,22 +95,37 @@ def test_accuracy_matrix_draws_the_mean_over_seeds(found):
     assert np.array_equal(meshes[1].get_array(), expected)
 
 
-def test_summary_draws_means_intervals_and_differences(found):
-    figure = figures.summary(found)
-    measures = [m for m in figures.MEASURES if m in found[0].runs[0].result]
-    assert "forgetting/cycle_1" in measures
-    for axis, measure in zip(figure.axes, measures, strict=False):
+@pytest.mark.parametrize(
+    "draw,measures",
+    [
+        (sequential_figures.summary, sequential_figures.MEASURES),
+        (sequential_figures.forgetting, sequential_figures.TRANSFER_MEASURES),
+    ],
+)
+def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures):
+    axes = draw(found).axes
+    drawn = [m for m in measures if m in found[0].runs[0].result]
+    assert len(drawn) >= 6
+    for axis, measure in zip(axes, drawn, strict=False):
         by_seed = {
             arm: {run.seed: run.result[measure] for run in found[0].of_arm(arm)}
             for arm in found[0].arms()
         }
-        for bar, arm in zip(axis.containers, figures.SEQUENTIAL_ARMS, strict=True):
+        for bar, arm in zip(axis.containers, sequential_figures.ARMS, strict=True):
             interval = mean_interval(list(by_seed[arm].values()))
             assert bar.lines[0].get_ydata()[0] == pytest.approx(interval.mean)
             segment = bar.lines[2][0].get_segments()[0][:, 1]
             assert segment == pytest.approx([interval.low, interval.high])
         difference = paired_interval(by_seed["rotation"], by_seed["vanilla"])
         assert f"{difference.mean:+.3f}" in axis.get_xlabel()
+
+
+def test_what_falls_with_a_shared_head_is_not_called_forgetting(found):
+    shared = [
+        Group([replace(run, config={**run.config, "head": "shared"}) for run in found[0].runs], "")
+    ]
+    figure = sequential_figures.forgetting(shared)
+    assert "head=per_task: no completed run" in figure.texts[0].get_text()
 
 
 def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
@@ -133,10 +151,10 @@ def test_without_runs_every_figure_says_so(tmp_path):
     done = command("figures.py", "--runs", "empty", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "out/figure3.png").stat().st_size > 1000
-    figure = figures.figure3([])
-    assert figure.texts[0].get_text() == "Figure 3: no completed run of sequential_tasks"
+    figure = sequential_figures.figure3([])
+    assert figure.texts[0].get_text() == "Figure 3, sequential tasks: no completed run"
     for arguments, line in (
-        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are figure3, "),
+        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are figure1, "),
         (["--runs", "nowhere"], "error: --runs: there is no folder nowhere"),
     ):
         done = command("figures.py", *arguments, cwd=tmp_path)
@@ -144,11 +162,22 @@ def test_without_runs_every_figure_says_so(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+def test_the_control_has_its_panel_without_a_rotation_run(found):
+    runs = [run for run in found[0].runs if run.arm != "rotation"]
+    axes = sequential_figures.figure3([Group(runs, "")]).axes
+    titles = [axis.get_title(loc="left") for axis in axes]
+    assert [title[:3] for title in titles] == ["(a)", "(b)", "(c)"] and "control" in titles[2]
+    assert "0 seeds" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
+
+
 def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
     assert export([folder], tmp_path / "a") == 7
     assert {r.settings for r in stored_runs(folder)} == {
         r.settings for r in stored_runs(tmp_path / "a")
     }
+    for wrong in (folder, tmp_path / "missing"):
+        with pytest.raises(UserError):
+            export([wrong], folder)
     text = ""
     for path in (tmp_path / "a").rglob("*"):
         assert path.suffix in ("", ".json", ".txt"), path

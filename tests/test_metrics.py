@@ -48,6 +48,7 @@ def test_current_task_measures_by_hand():
     assert got["first_cycle"] == pytest.approx(first)
     assert got["last_cycle"] == pytest.approx(last)
     assert got["cycle_gain"] == pytest.approx(last - first)
+    assert "cycle_gain" not in metrics.current_task_measures(steps[:5], accuracy[:5], 200, 2, 1)
     assert got["switch_fall"] == pytest.approx(np.mean([0.9 - 0.1, 0.8 - 0.2, 0.8 - 0.3]))
     # Mean over updates 1..100 is the value half-way: 49.5 of the 199 steps up.
     climb = [low + (high - low) * 49.5 / 199 for low, high in zip(lows[1:], highs[1:], strict=True)]

@@ -68,6 +68,24 @@ def test_one_seed_gives_every_head_the_same_start():
     )
 
 
+def test_one_power_iteration_a_training_pass(monkeypatch):
+    from torch.nn.utils.parametrizations import _SpectralNorm
+
+    calls = []
+    power = _SpectralNorm._power_method
+    monkeypatch.setattr(
+        _SpectralNorm, "_power_method", lambda s, *a: calls.append(id(s)) or power(s, *a)
+    )
+    net = build(0, Classifier, size=8, width=4, binary_outputs=1, spectral_norm=True)
+    images = scale_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    calls.clear()
+    net(images)
+    assert len(calls) == len(set(calls)) == 10  # every layer of the backbone, once
+    net.eval()
+    net(images)
+    assert len(calls) == 10
+
+
 def test_spectral_norm_brings_every_layer_to_one():
     net = build(0, Classifier, size=8, width=8, binary_outputs=1, spectral_norm=True)
     images = scale_images(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8))

@@ -8,7 +8,7 @@ import torch
 from experiments.sequential_tasks import RULES
 from forgetting.data import Dataset
 from forgetting.networks import Classifier, build, scale_images
-from forgetting.rotation import rotation_loss
+from forgetting.rotation import rotation_loss, turned_copies
 from forgetting.seeding import derived_seed
 from forgetting.sequential import SequentialTasks
 
@@ -87,12 +87,26 @@ def test_the_rotation_loss_is_of_upright_and_turned_images(digits):
     )
 
 
-def test_rotated_images_are_positives_and_negatives_alike(digits):
-    learner = study(digits, batch_size=64, rotated_images=16)
-    picks = torch.cat(
-        [torch.randperm(64, generator=learner.rotation_draws)[:16] for _ in range(200)]
-    )
-    assert 0.45 < (picks < 32).float().mean() < 0.55
+def test_rotated_images_are_positives_and_negatives_alike(digits, monkeypatch):
+    turned = []
+
+    def spy(images):
+        turned.append(images.clone())
+        return turned_copies(images)
+
+    monkeypatch.setattr("forgetting.sequential.turned_copies", spy)
+    learner = study(digits, batch_size=64, rotated_images=16, iterations_per_task=10**6)
+    positives = 0
+    for step in range(20):
+        state = learner.stream.generator.get_state()
+        learner.step()
+        learner.stream.generator.set_state(state)
+        indices, targets = learner.stream.batch(step)
+        batch = digits.train_images[indices]
+        for image in turned[-1]:
+            where = (batch == image).flatten(1).all(1).nonzero()[0, 0]
+            positives += int(targets[where])
+    assert 0.38 < positives / (20 * 16) < 0.62  # 4 standard deviations
 
 
 def test_without_weight_the_rotation_loss_leaves_the_task_alone(digits):
@@ -105,13 +119,36 @@ def test_without_weight_the_rotation_loss_leaves_the_task_alone(digits):
 
 
 def test_the_control_puts_the_turned_images_into_the_binary_loss(digits):
-    augmented, plain = study(digits, method="augment"), study(digits, method="vanilla")
-    assert augmented.step().keys() == {"loss/task"}
-    plain.step()
-    assert not torch.equal(weights(augmented), weights(plain))
-    assert torch.equal(
-        augmented.net.rotation_head.weight, study(digits).net.rotation_head.weight
-    )  # no gradient ever reaches it
+    augmented = study(digits, method="augment")
+    net = build(derived_seed(0, "weights"), Classifier, size=8, width=4, binary_outputs=1)
+    with torch.no_grad():
+        net.binary_head.weight.mul_(50)  # a wrong target must show in the loss
+        augmented.net.binary_head.weight.mul_(50)
+    indices, targets = study(digits).stream.batch(0)
+    chosen = torch.randperm(16, generator=study(digits).rotation_draws)[:4]
+    images = digits.train_images[indices]
+    turned = [torch.rot90(images[i], k, (1, 2)) for k in (1, 2, 3) for i in chosen]
+    targets = torch.cat([targets, *[targets[i][None] for k in (1, 2, 3) for i in chosen]])
+    with torch.no_grad():
+        features = net(scale_images(torch.cat([images, torch.stack(turned)])))[1]
+        logits = net.binary_head(features)[:, 0]
+    got = augmented.step()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    assert got.keys() == {"loss/task"}
+    assert got["loss/task"].item() == pytest.approx(expected.item(), rel=1e-5)
+    # No gradient ever reaches the rotation head.
+    assert torch.equal(augmented.net.rotation_head.weight, study(digits).net.rotation_head.weight)
+
+
+def test_evaluations_between_task_ends_are_on_the_fixed_share(digits):
+    learner = study(digits)
+    seen = []
+    forward = learner._forward
+    learner._forward = lambda images, *rest: seen.append(len(images)) or forward(images, *rest)
+    for learner.position, expected in ((0, 364), (1, 50), (4, 364)):
+        seen.clear()
+        learner.evaluate()
+        assert seen[0] == expected
 
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
@@ -191,7 +228,21 @@ def test_two_classes_are_enough(digits, head):
                 steps.append(step), values.append(value)
     result = learner.summary({k: (np.array(s), np.array(v)) for k, (s, v) in logged.items()})
     assert ("forgetting/cycle_2" in result) == (head == "per_task")
+    assert "forward_transfer/cycle_2" not in result
     assert all(-1 <= value <= 1 for value in result.values())
+    probe = logged["probe/final"][1]
+    assert result["probe_first_cycle"] == pytest.approx(np.mean(probe[:2]))
+    assert result["probe_last_cycle"] == pytest.approx(np.mean(probe[2:]))
+    assert result["probe_end"] == probe[3]
+    if head == "per_task":
+        # Ends of tasks are at 4, 8 (cycle 1), 12 and 16 (cycle 2).
+        steps, old = logged["accuracy/task_0"]
+        at = dict(zip(steps, old, strict=True))
+        assert result["forgetting/cycle_2"] == pytest.approx(at[12] - at[16])
+        assert result["backward_transfer/cycle_2"] == pytest.approx(at[16] - at[12])
+        steps, later = logged["accuracy/task_1"]
+        at = dict(zip(steps, later, strict=True))
+        assert result["forward_transfer/cycle_1"] == pytest.approx(at[4] - at[0])
 
 
 def test_the_settings_of_the_test_are_settings_of_the_study():

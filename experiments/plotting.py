@@ -1,0 +1,67 @@
+"""What all figures share: one look, and rows of panels, a row a group of runs."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from experiments.results import Group
+
+WIDTH = 7.0  # inches: the text width of a two-column paper
+
+
+def style() -> None:
+    """One look for all figures, legible at a paper's column width."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "savefig.dpi": 200,
+            "pdf.fonttype": 42,
+            "text.parse_math": False,  # a folder's name may hold a $
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def rows(
+    found: Sequence[Group],
+    what: str,
+    height: float,
+    draw: Callable[[Figure, Group], None],
+    caption: str,
+) -> Figure:
+    """A figure with a row of panels, `height` inches high, for every group of runs.
+
+    what: its name in words, for when there is no run; caption: what follows a row's title.
+    """
+    if not found:
+        return empty(f"{what}: no completed run")
+    figure = plt.figure(figsize=(WIDTH, height * len(found)))
+    for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
+        part.suptitle(f"{group.title}; {caption}", fontsize="small", x=0.01, ha="left")
+        draw(part, group)
+    return figure
+
+
+def panels(part: Figure, n: int, **options) -> list:
+    """n axes in a row of the figure."""
+    return list(part.subplots(1, n, squeeze=False, **options)[0])
+
+
+def empty(reason: str) -> Figure:
+    """A figure that says why it shows nothing."""
+    figure = plt.figure(figsize=(WIDTH, 1.2))
+    figure.text(0.5, 0.5, reason, ha="center", va="center")
+    return figure

@@ -1,0 +1,216 @@
+"""The GAN study's command and figures, on real digits."""
+
+import csv
+import json
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import command
+from PIL import Image
+
+from experiments import checkpoints, gan_figures, gan_probe, runner
+from experiments.intervals import mean_interval
+from experiments.plotting import style
+from experiments.results import groups, stored_runs
+
+TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
+TINY += ["quality_every=4", "quality_images=500"]
+
+
+def in_process(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        runner.main(gan_probe.ex, gan_probe.STUDY, ["gan_probe.py", *arguments])
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """uncond and ssgan of two seeds each, and the control without a generator."""
+    folder = tmp_path_factory.mktemp("gans")
+    for arguments in (["seed=0"], ["seed=1"], ["model=rotation_only"]):
+        with pytest.raises(SystemExit) as end:
+            runner.main(
+                gan_probe.ex,
+                gan_probe.STUDY,
+                ["gan_probe.py", "with", *TINY, *arguments, f"results_dir={folder}"],
+            )
+        assert end.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def found(folder):
+    style()
+    yield groups(stored_runs(folder), "gan_probe")
+    plt.close("all")
+
+
+def test_a_run_holds_what_the_contract_names(folder):
+    runs = stored_runs(folder)
+    assert [run.arm for run in runs] == ["uncond", "ssgan", "uncond", "ssgan", "rotation_only"]
+    ssgan = runs[1]
+    for metric in (
+        *(f"probe/block_{i}" for i in range(1, 5)),
+        *("probe/best", "past_fakes/accuracy", "past_fakes/auc", "loss/d", "loss/g"),
+        *("loss/rotation_d", "loss/rotation_g", "accuracy/rotation", "fd_digits_cnn"),
+    ):
+        assert metric in ssgan.metrics, metric
+    assert ssgan.metrics["probe/best"][0].tolist() == [0, 2, 4]
+    assert ssgan.metrics["fd_digits_cnn"][0].tolist() == [0, 4]
+    assert not any(name.startswith("fid") for name in ssgan.metrics)
+    assert ssgan.info["extractor"] == "digits_cnn" and len(ssgan.info["extractor_sha256"]) == 16
+    assert ssgan.result["probe_final"] == ssgan.metrics["probe/best"][1][-1]
+    names = {path.name for path in ssgan.folder.iterdir()}
+    assert {"past_fakes.csv", "samples-000000.png", "samples-000004.png", "rotations.csv"} <= names
+    record = json.loads((ssgan.folder / "run.json").read_text())
+    assert len(record["artifacts"]) == len(set(record["artifacts"])) == 6
+    control = runs[-1]
+    assert set(control.metrics) & {"loss/g", "past_fakes/auc", "fd_digits_cnn"} == set()
+    assert control.metrics["accuracy/rotation"][0].tolist() == [0, 2, 4]
+
+
+def test_past_fakes_summary_is_of_the_stored_matrix(folder):
+    run = stored_runs(folder)[0]
+    rows = list(csv.DictReader((run.folder / "past_fakes.csv").open()))
+    accuracy = {(int(r["discriminator"]), int(r["generator"])): float(r["accuracy"]) for r in rows}
+    past = [accuracy[4, 0], accuracy[4, 2]]
+    assert run.result["past_fakes_accuracy"] == pytest.approx(np.mean(past))
+    drop = [accuracy[0, 0] - accuracy[4, 0], accuracy[2, 2] - accuracy[4, 2]]
+    assert run.result["past_fakes_drop"] == pytest.approx(np.mean(drop))
+    assert run.metrics["past_fakes/accuracy"][1][-1] == pytest.approx(np.mean(past))
+
+
+def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
+    here = ["with", *TINY, "model=ssgan", "checkpoint_every=1", f"results_dir={tmp_path}"]
+    code, out, _ = in_process(capsys, *here, "stop_after=0.01s")
+    assert code == runner.STOPPED_BY_CLOCK and "interrupted at step 1" in out
+    code, out, _ = in_process(capsys, *here, "resume=auto")
+    assert code == 0 and "resumed at step 1" in out
+    resumed, through = stored_runs(tmp_path)[0], stored_runs(folder)[1]
+    for name, (steps, values) in through.metrics.items():
+        assert np.array_equal(resumed.metrics[name][0], steps), name
+        assert np.array_equal(resumed.metrics[name][1], values), name
+    table = "past_fakes.csv"
+    assert (resumed.folder / table).read_text() == (through.folder / table).read_text()
+
+
+def test_a_finished_gan_draws_samples(folder, capsys):
+    code, out, _ = in_process(capsys, "sample", "with", "resume=2", f"results_dir={folder}")
+    assert code == 0 and "100 images of step 4" in out
+    assert Image.open(folder / "2" / "sample.png").size == (90, 90)
+    state = checkpoints.load(folder / "2")["study"]  # by weights_only=True
+    assert state["nets"]["generator"]["linear.weight"].shape == (4 * 4 * 8, 128)
+    for arguments, line in (
+        (["resume=5"], "resume: a run of rotation_only has no generator"),
+        ([], "resume: name the run"),
+        (["resume=77"], "resume: there is no readable run"),
+    ):
+        code, _, err = in_process(capsys, "sample", "with", *arguments, f"results_dir={folder}")
+        assert code == 1 and line in err and err.count("\n") == 1
+
+
+def test_a_diverging_gan_stops_at_once(tmp_path, capsys, monkeypatch):
+    from gan.probe_study import ProbeStudy
+
+    step = ProbeStudy.step
+
+    def poisoned(self):
+        if self.position == 2:
+            with torch.no_grad():
+                next(self.generator.parameters()).fill_(float("nan"))
+        return step(self)
+
+    monkeypatch.setattr(ProbeStudy, "step", poisoned)
+    code, _, err = in_process(capsys, "with", *TINY, "model=uncond", f"results_dir={tmp_path}")
+    assert code == 1 and re.fullmatch(
+        r"error: the run diverged: loss/. is nan at step 3; .*\n", err
+    )
+    record = json.loads((tmp_path / "1" / "run.json").read_text())
+    assert record["status"] == "FAILED"
+    kept = json.loads((tmp_path / "1" / "metrics.json").read_text())["probe/best"]["steps"]
+    assert kept == [0, 2]
+
+
+def test_bad_settings_are_one_line(tmp_path, digits):
+    for split, images in (("train", digits.train_images), ("test", digits.test_images)):
+        (tmp_path / "images" / split / "all").mkdir(parents=True)
+        for i, image in enumerate(images[:4]):
+            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+            picture.save(tmp_path / "images" / split / "all" / f"{i}.png")
+    unlabelled = ["dataset.name=image_folder", "dataset.root=images", "results_dir=runs"]
+    for arguments, line in (
+        (["model=cond", *unlabelled], "error: model: cond needs labels, and images has one class"),
+        (["model=biggan"], "error: model: it must be uncond, cond, ssgan, ssgan_sbn or rotation"),
+        (["alpha=-1"], "error: alpha: it must be a number, 0 or more"),
+    ):
+        done = command("gan_probe.py", "with", "quick", *arguments, cwd=tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith(line), done.stderr
+        assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_figure2_draws_the_stored_probes(found):
+    (axis,) = gan_figures.figure2(found).axes
+    assert len(axis.lines) == 3
+    for line, model in zip(axis.lines, ("uncond", "ssgan", "rotation_only"), strict=True):
+        runs = found[0].of_arm(model)
+        curves = np.stack([run.metrics["probe/best"][1] for run in runs])
+        assert np.array_equal(line.get_ydata(), curves.mean(0))
+        assert line.get_xdata().tolist() == [0, 2, 4]
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    curves = [run.metrics["probe/best"][1] for run in found[0].of_arm("uncond")]
+    highest = max(mean_interval([c[k] for c in curves]).high for k in range(3))
+    assert band.max() == pytest.approx(highest)
+
+
+def test_every_block_is_drawn(found):
+    axes = gan_figures.probe_by_block(found).axes
+    runs = found[0].of_arm("ssgan")
+    for block, line in enumerate(axes[1].lines, start=1):
+        stored = np.mean([run.metrics[f"probe/block_{block}"][1] for run in runs], axis=0)
+        assert np.array_equal(line.get_ydata(), stored)
+    assert len(axes[1].lines) == 4
+
+
+def test_past_fakes_are_drawn_as_stored(found):
+    axes = gan_figures.past_fakes(found).axes
+    drawn = axes[1].collections[0].get_array()
+    tables = [
+        {
+            (int(r["discriminator"]), int(r["generator"])): float(r["accuracy"])
+            for r in csv.DictReader((run.folder / "past_fakes.csv").open())
+        }
+        for run in found[0].of_arm("ssgan")
+    ]
+    for i, t in enumerate((0, 2, 4)):
+        for j, s in enumerate((0, 2, 4)):
+            if s > t:
+                assert np.ma.getmaskarray(drawn)[i, j] or np.isnan(drawn[i, j])
+            else:
+                assert drawn[i, j] == pytest.approx(np.mean([table[t, s] for table in tables]))
+
+
+def test_figure1_shows_the_stored_predictions_under_the_turned_images(found):
+    figure = gan_figures.figure1(found)
+    run = found[0].of_arm("ssgan")[0]
+    rows = list(csv.DictReader((run.folder / "rotations.csv").open()))
+    assert len(rows) == 4 * 8 and {r["kind"] for r in rows} == {"real", "generated"}
+    images = gan_figures.split_grid(plt.imread(run.folder / "rotations.png"), 8)
+    for row in rows:
+        axis = figure.axes[int(row["degrees"]) // 90 * 8 + int(row["image"])]
+        upright = images[int(row["image"])]
+        turned = np.rot90(upright, int(row["degrees"]) // 90)
+        assert np.array_equal(axis.images[0].get_array(), turned)
+        heights = [bar.get_height() for bar in axis.child_axes[0].patches]
+        assert heights == [float(row[f"q_{d}"]) for d in (0, 90, 180, 270)]
+        assert sum(heights) == pytest.approx(1, abs=1e-5)
+
+
+def test_samples_are_the_stored_grids(found):
+    figure = gan_figures.samples(found)
+    run = found[0].of_arm("uncond")[0]
+    shown = figure.axes[2].images[0].get_array()
+    assert np.array_equal(shown, plt.imread(run.folder / "samples-000004.png"))
