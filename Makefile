@@ -6,8 +6,9 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: run figures test format setup clean
 
-run: $(INSTALLED)  ## both arms of the sequential-tasks study on digits, then the figures
+run: $(INSTALLED)  ## both studies on digits, two arms each, then the figures
 	$(PY) experiments/sequential_tasks.py with quick
+	$(PY) experiments/gan_probe.py with quick
 	$(PY) experiments/figures.py
 
 figures: $(INSTALLED)  ## figures from results/runs and results/reference

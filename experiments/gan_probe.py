@@ -118,6 +118,7 @@ RULES = {
 
 
 def check(settings, images) -> None:
+    images.training_subset(settings["probe_images"])
     if len(images.classes) < 2 and settings["model"] in ("cond", "rotation_only"):
         raise UserError(
             f"model: {settings['model']} needs labels, and {images.label} has one class folder"

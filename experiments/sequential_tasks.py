@@ -100,6 +100,7 @@ RULES = {
 
 
 def check(settings, images) -> None:
+    images.training_subset(settings["probe_images"])
     if settings["rotated_images"] > settings["batch_size"]:
         raise UserError(
             f"rotated_images: it must be at most batch_size ({settings['batch_size']}), "

@@ -93,24 +93,25 @@ def test_one_seed_repeats_to_the_bit_and_two_differ(tmp_path, capsys):
 
 def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
     arguments = ["with", "quick", "iterations_per_task=20", "cycles=1", "method=rotation"]
-    arguments += ["checkpoint_every=7", "results_dir=runs"]
-    assert command(SCRIPT, *arguments, cwd=tmp_path).returncode == 0
+    arguments += ["checkpoint_every=7"]
+    assert command(SCRIPT, *arguments, "results_dir=whole", cwd=tmp_path).returncode == 0
+    arguments += ["results_dir=runs"]
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / "experiments" / SCRIPT), *arguments], cwd=tmp_path
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/2/checkpoint-[1-9]*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("runs/1/checkpoint-[1-9]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert json.loads((tmp_path / "runs/2/run.json").read_text())["status"] == "RUNNING"
+    assert json.loads((tmp_path / "runs/1/run.json").read_text())["status"] == "RUNNING"
     done = command(SCRIPT, *arguments, "resume=auto", cwd=tmp_path)
     assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
-    assert metrics(tmp_path / "runs/2") == metrics(tmp_path / "runs/1")
+    assert metrics(tmp_path / "runs/1") == metrics(tmp_path / "whole/1")
     once_more = command(SCRIPT, *arguments, "resume=auto", cwd=tmp_path)
     assert once_more.returncode == 0 and "rotation is complete already" in once_more.stdout
-    assert len(list(tmp_path.glob("runs/*"))) == 2
-    again = command(SCRIPT, "with", "resume=2", "results_dir=runs", cwd=tmp_path)
+    assert len(list(tmp_path.glob("runs/*"))) == 1
+    again = command(SCRIPT, "with", "resume=1", "results_dir=runs", cwd=tmp_path)
     assert again.returncode == 1 and "is complete already" in again.stderr
 
 
