@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 
 from experiments import gan_figures, sequential_figures
 from experiments.plotting import style
-from experiments.results import Group, groups, stored_runs
+from experiments.results import PROJECT, Group, groups, stored_runs
 from forgetting.errors import UserError
-
-PROJECT = Path(__file__).resolve().parents[1]
 
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Group]], Figure]]] = {
     "figure1": ("gan_probe", gan_figures.figure1),
     "figure2": ("gan_probe", gan_figures.figure2),
     "figure3": ("sequential_tasks", sequential_figures.figure3),
     "accuracy_matrix": ("sequential_tasks", sequential_figures.accuracy_matrix),
+    "representation": ("sequential_tasks", sequential_figures.representation),
     "summary": ("sequential_tasks", sequential_figures.summary),
     "forgetting": ("sequential_tasks", sequential_figures.forgetting),
     "probe_by_block": ("gan_probe", gan_figures.probe_by_block),

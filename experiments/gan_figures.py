@@ -8,8 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.intervals import band
-from experiments.plotting import WIDTH, empty, panels, rows, seeds
+from experiments.plotting import WIDTH, draw_curve, empty, panels, rows, seeds
 from experiments.results import Group, StoredRun
 
 MODELS = {
@@ -20,6 +19,7 @@ MODELS = {
     "rotation_only": "rotation only",
 }
 COLOURS = dict(zip(MODELS, sns.color_palette("colorblind"), strict=False))
+DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
 
 
@@ -37,13 +37,6 @@ def with_metric(found: Sequence[Group], metric: str) -> list[Group]:
     return [group for group in kept if group.runs]
 
 
-def draw_curve(axis, runs: Sequence[StoredRun], metric: str, label: str, colour) -> None:
-    steps = runs[0].metrics[metric][0]
-    mean, low, high = band(np.stack([run.metrics[metric][1] for run in runs]))
-    axis.plot(steps, mean, color=colour, label=label, marker=".", markersize=3, linewidth=1)
-    axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
 def figure2(found: Sequence[Group]) -> Figure:
     """Linear-probe accuracy over GAN iterations: Figure 2 of Chen et al., arXiv 1811.11212."""
 
@@ -52,7 +45,7 @@ def figure2(found: Sequence[Group]) -> Figure:
         for model in models(group):
             runs = group.of_arm(model)
             label = f"{MODELS[model]}, {seeds(len(runs))}"
-            draw_curve(axis, runs, "probe/best", label, COLOURS[model])
+            draw_curve(axis, runs, "probe/best", label=label, color=COLOURS[model], **DOTS)
         axis.set_xlabel("generator updates")
         axis.set_ylabel("linear probe of the\nbest block, test accuracy")
         axis.legend(frameon=False, fontsize="x-small")
@@ -72,7 +65,7 @@ def probe_by_block(found: Sequence[Group]) -> Figure:
             colours = sns.color_palette("viridis", len(blocks))
             for metric, colour in zip(blocks, colours, strict=True):
                 label = metric.removeprefix("probe/").replace("_", " ")
-                draw_curve(axis, runs, metric, label, colour)
+                draw_curve(axis, runs, metric, label=label, color=colour, **DOTS)
             axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
             axis.set_xlabel("generator updates")
             axis.locator_params(axis="x", nbins=4)
@@ -146,7 +139,7 @@ def figure1(found: Sequence[Group]) -> Figure:
     run = runs[0]
     table = pd.read_csv(run.folder / "rotations.csv")
     images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
-    figure, axes = plt.subplots(len(ROTATIONS), len(images), figsize=(WIDTH, 4.4))
+    figure, axes = plt.subplots(len(ROTATIONS), len(images), figsize=(WIDTH, 4.8))
     figure.suptitle(
         f"{run.data}, preset {run.preset}, {run.arm}, seed {run.seed}; "
         "bars: predicted probability of 0°, 90°, 180°, 270° (right one dark)",
@@ -159,7 +152,7 @@ def figure1(found: Sequence[Group]) -> Figure:
         axis = axes[turns, row.image]
         axis.imshow(np.rot90(images[row.image], turns))
         axis.set_axis_off()
-        bars = axis.inset_axes([0, -0.3, 1, 0.25])
+        bars = axis.inset_axes([0, -0.27, 1, 0.22])
         values = [getattr(row, f"q_{degrees}") for degrees in ROTATIONS]
         bars.bar(range(4), values, color=["0.2" if i == turns else "0.75" for i in range(4)])
         bars.set(ylim=(0, 1), xticks=[], yticks=[])

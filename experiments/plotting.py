@@ -6,10 +6,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.results import Group
+from experiments.intervals import band
+from experiments.results import Group, StoredRun
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
 
@@ -58,6 +60,14 @@ def rows(
 def panels(part: Figure, n: int, **options) -> list:
     """n axes in a row of the figure."""
     return list(part.subplots(1, n, squeeze=False, **options)[0])
+
+
+def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
+    """A metric's mean over runs of equal settings, with its 95 % t band."""
+    steps = runs[0].metrics[metric][0]
+    mean, low, high = band(np.stack([run.metrics[metric][1] for run in runs]))
+    axis.plot(steps, mean, **line)
+    axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
 
 
 def empty(reason: str) -> Figure:

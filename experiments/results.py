@@ -25,6 +25,7 @@ import pandas as pd
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
+PROJECT = Path(__file__).resolve().parents[1]
 # A run tells its study by the setting that names its arm: Sacred's --name may change its name.
 ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
 # They do not change what a run computes, so runs that differ in them alone belong together.

@@ -6,8 +6,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.intervals import band, mean_interval, paired_interval
-from experiments.plotting import panels, rows, seeds
+from experiments.intervals import mean_interval, paired_interval
+from experiments.plotting import draw_curve, panels, rows, seeds
 from experiments.results import Group
 
 ARMS = {
@@ -71,14 +71,34 @@ def draw_current_accuracy(axis, group: Group, arm: str) -> None:
     if not runs:
         axis.text(0.5, 0.6, "no run of this arm", transform=axis.transAxes, ha="center")
         return
-    steps = runs[0].metrics["accuracy/current"][0]
-    mean, low, high = band(np.stack([run.metrics["accuracy/current"][1] for run in runs]))
-    axis.plot(steps, mean, color=COLOURS[arm], linewidth=0.9)
-    axis.fill_between(steps, low, high, color=COLOURS[arm], alpha=0.3, linewidth=0)
+    draw_curve(axis, runs, "accuracy/current", color=COLOURS[arm], linewidth=0.9)
     cycles = [np.mean([run.result[k] for run in runs]) for k in ("first_cycle", "last_cycle")]
     middles = (per_cycle / 2, total - per_cycle / 2)
     for x, value in list(zip(middles, cycles, strict=True))[: config["cycles"]]:
         axis.text(x, 0.04, f"mean {value:.3f}", ha="center", fontsize="small")
+
+
+def representation(found: Sequence[Group]) -> Figure:
+    """Accuracy of a linear probe of the frozen features at each task's end: what is left in them."""
+
+    def draw(part, group):
+        (axis,) = panels(part, 1)
+        config = group.runs[0].config
+        tasks = len(group.runs[0].info["data"]["classes"])
+        for cycle in range(1, config["cycles"]):
+            end = cycle * tasks * config["iterations_per_task"]
+            axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
+        for arm in (arm for arm in ARMS if arm in group.arms()):
+            runs = group.of_arm(arm)
+            label = f"{ARMS[arm]}, {seeds(len(runs))}"
+            draw_curve(
+                axis, runs, "probe/final", label=label, color=COLOURS[arm], marker=".", linewidth=1
+            )
+        axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
+        axis.legend(frameon=False, fontsize="x-small")
+
+    caption = "mean over seeds, 95 % t band"
+    return rows(found, "representation, sequential tasks", 2.4, draw, caption)
 
 
 def accuracy_matrix(found: Sequence[Group]) -> Figure:
@@ -106,7 +126,7 @@ def accuracy_matrix(found: Sequence[Group]) -> Figure:
             axis.set(xlabel="iterations", xlim=(0, steps[-1]), ylim=(len(classes), 0))
             axis.set_yticks(np.arange(len(classes)) + 0.5, classes)
             axis.set_title(f"{arm}, {seeds(len(runs))}", fontsize="small")
-            axis.locator_params(axis="x", nbins=4)
+            axis.locator_params(axis="x", nbins=3)
         axes[0].set_ylabel(f"class against all\n({group.runs[0].config['head']} head)")
         part.colorbar(mesh, ax=axes, label="balanced accuracy\n(0.5 is chance)")
 

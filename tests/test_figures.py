@@ -13,6 +13,7 @@ from experiments import figures, runner, sequential_figures, sequential_tasks
 from experiments.intervals import mean_interval, paired_interval
 from experiments.plotting import style
 from experiments.results import Group, export, groups, load_runs, stored_runs
+from experiments.tables import measures_table
 from forgetting.errors import UserError
 
 
@@ -120,6 +121,22 @@ def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures
         assert f"{difference.mean:+.3f}" in axis.get_xlabel()
 
 
+def test_the_table_holds_the_same_numbers(folder, found):
+    done = command("tables.py", "--runs", str(folder), cwd=folder)
+    assert done.returncode == 0 and "undecided" in done.stdout
+    by_seed = {
+        arm: {run.seed: run.result["recovery"] for run in found[0].of_arm(arm)}
+        for arm in found[0].arms()
+    }
+    (row,) = [row for row in measures_table(found[0]) if row[0].startswith("recovery")]
+    interval = mean_interval(list(by_seed["augment"].values()))
+    assert row[3] == f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    difference = paired_interval(by_seed["rotation"], by_seed["augment"])
+    assert row[5].startswith(f"{difference.mean:+.3f} [{difference.low:+.3f}")
+    assert row[5].endswith("undecided") == (difference.low <= 0 <= difference.high)
+    assert "| ".join(row) in done.stdout.replace(" |", "|")
+
+
 def test_what_falls_with_a_shared_head_is_not_called_forgetting(found):
     shared = [
         Group([replace(run, config={**run.config, "head": "shared"}) for run in found[0].runs], "")
@@ -160,6 +177,16 @@ def test_without_runs_every_figure_says_so(tmp_path):
         done = command("figures.py", *arguments, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.startswith(line)
         assert done.stderr.count("\n") == 1
+
+
+def test_representation_draws_the_stored_probes(found):
+    axis = sequential_figures.representation(found).axes[0]
+    curves = [line for line in axis.lines if line.get_marker() == "."]
+    for line, arm in zip(curves, sequential_figures.ARMS, strict=True):
+        runs = found[0].of_arm(arm)
+        stored = np.mean([run.metrics["probe/final"][1] for run in runs], axis=0)
+        assert np.array_equal(line.get_ydata(), stored)
+        assert line.get_xdata().tolist() == list(range(3, 61, 3))
 
 
 def test_the_control_has_its_panel_without_a_rotation_run(found):
