@@ -79,7 +79,7 @@ def draw_current_accuracy(axis, group: Group, arm: str) -> None:
 
 
 def representation(found: Sequence[Group]) -> Figure:
-    """Accuracy of a linear probe of the frozen features at each task's end: what is left in them."""
+    """Accuracy of a linear probe of the frozen features at each task's end: what they hold."""
 
     def draw(part, group):
         (axis,) = panels(part, 1)
