@@ -439,6 +439,8 @@ def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, 
     log = _Log(run)
     seconds_spent = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     if checkpoint:
+        # Sums of floats depend on how many threads share them, and so does every bit after.
+        torch.set_num_threads(checkpoint["threads"])
         learner.load_state_dict(checkpoint["study"])
         log.restore(checkpoint["metrics"], checkpoint["loss_sums"])
         seconds_spent = checkpoint["seconds"]
@@ -459,6 +461,7 @@ def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, 
                 "study": learner.state_dict(),
                 **log.state(),
                 "fingerprint": dataset.fingerprint,
+                "threads": torch.get_num_threads(),
                 "seconds": dict(seconds_spent),
             }
             checkpoints.save(folder, learner.position, state, keep)

@@ -13,6 +13,9 @@ TINY = ["quick", "iterations_per_task=3", "cycles=1", "width=4"]
 TINY += ["probe_images=60", "probe_features=16"]
 
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+
+
 def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
     """Run a script of the project as a user would, in the folder `cwd`."""
     return subprocess.run(
@@ -21,8 +24,7 @@ def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.Co
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
-        **options,
+        **{"env": ENVIRONMENT, **options},
     )
 
 

@@ -132,7 +132,7 @@ def test_looking_for_inception_ends_in_time(monkeypatch, tmp_path):
 
     monkeypatch.undo()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(fidelity.urllib.request, "urlopen", no_answer)
+    monkeypatch.setattr("urllib.request.urlopen", no_answer)
     fidelity._inception_url()  # the import takes time, too
     started = time.monotonic()
     assert not fidelity.inception_available(seconds=0.1)
