@@ -23,6 +23,7 @@ class RunFolder(FileStorageObserver):
         super().__init__(folder, copy_sources=False)
         self.resuming = metrics is not None
         self.metrics = metrics or {}
+        self.failure: OSError | None = None  # Sacred goes on without an observer that fails
 
     def _make_run_dir(self, _id):
         if self.resuming:
@@ -47,7 +48,11 @@ class RunFolder(FileStorageObserver):
     def save_json(self, obj, filename):
         indent = None if filename == "metrics.json" else 2
         text = json.dumps(flatten(obj), sort_keys=True, indent=indent)
-        write_atomically(Path(self.dir) / filename, text.encode())
+        try:
+            write_atomically(Path(self.dir) / filename, text.encode())
+        except OSError as error:
+            self.failure = error
+            raise
 
     def artifact_event(self, name, filename, metadata=None, content_type=None):
         if name not in self.run_entry["artifacts"]:  # one that is written anew is listed once

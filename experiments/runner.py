@@ -418,19 +418,32 @@ def _run_arm(experiment, study, job, options, presets) -> None:
             again = f"; go on with: with {where}" if run.observers else ""
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
+        for observer in experiment.observers:
+            _require_written(observer)
+
+
+def _require_written(observer: RunFolder) -> None:
+    """UserError if a file of the run could not be written, which Sacred would pass over."""
+    if observer.failure:
+        raise UserError(
+            f"results_dir: cannot write to {observer.dir}: {observer.failure.strerror}; make room "
+            f"and go on with resume={Path(observer.dir).name}"
+        )
 
 
 def _train(run, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     """One run from its start, or its checkpoint, to its summary."""
-    folders = [Path(o.dir) for o in run.observers if isinstance(o, RunFolder)]
-    folder = folders[0] if folders else None
+    recorders = [observer for observer in run.observers if isinstance(observer, RunFolder)]
+    recorder = recorders[0] if recorders else None
+    folder = Path(recorder.dir) if recorder else None
     # A run that is taken up again is held already.
     with _sole_user(folder) if folder and not checkpoint else nullcontext():
-        return _loop(run, folder, study, settings, dataset, checkpoint, stop)
+        return _loop(run, recorder, study, settings, dataset, checkpoint, stop)
 
 
-def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
+def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     _keep_freed_memory()
+    folder = Path(recorder.dir) if recorder else None
     device = torch.device(settings["device"])
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
@@ -464,7 +477,11 @@ def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, 
                 "threads": torch.get_num_threads(),
                 "seconds": dict(seconds_spent),
             }
-            checkpoints.save(folder, learner.position, state, keep)
+            try:
+                checkpoints.save(folder, learner.position, state, keep)
+            except OSError as error:
+                recorder.failure = error
+                _require_written(recorder)
 
     def evaluate() -> dict[str, float]:
         log.look()  # a loss that is no number, before a probe stumbles over it
@@ -498,6 +515,8 @@ def _loop(run, folder, study, settings, dataset, checkpoint, stop) -> dict[str, 
             if learner.evaluation_due():
                 bar.set_postfix_str(learner.status(evaluate()), refresh=False)
             bar.update()
+            if recorder:
+                _require_written(recorder)
             last = learner.position == learner.total_steps
             if stop.exit_code() and not last:
                 save()
