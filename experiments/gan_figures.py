@@ -1,6 +1,7 @@
 """Figures of the discriminator-probe study."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -84,14 +85,16 @@ def past_fakes(found: Sequence[Group]) -> Figure:
         for axis, model in zip(axes, models(group), strict=True):
             runs = group.of_arm(model)
             matrix = past_fakes_matrix(runs)
-            mesh = axis.pcolormesh(matrix.to_numpy(), cmap="viridis", vmin=0.5, vmax=1)
+            mesh = axis.pcolormesh(matrix.to_numpy(), cmap="RdBu", vmin=0, vmax=1)
             ticks = np.arange(0, len(matrix), max(1, len(matrix) // 4))
             axis.set_xticks(ticks + 0.5, matrix.columns[ticks])
             axis.set_yticks(ticks + 0.5, matrix.index[ticks])
             axis.set_xlabel("generator at update")
             axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
         axes[0].set_ylabel("discriminator at update")
-        part.colorbar(mesh, ax=axes, label="balanced accuracy,\nreal against fakes")
+        part.colorbar(
+            mesh, ax=axes, label="real against fakes, balanced\naccuracy at logit 0 (0.5: chance)"
+        )
 
     found = with_metric(found, "past_fakes/accuracy")
     return rows(found, "past fakes, GAN probe", 2.6, draw, "mean over seeds")
@@ -113,16 +116,20 @@ def samples(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         (run,) = group.runs
-        grids = sorted(run.folder.glob("samples-*.png"))
+        grids = sorted(run.folder.glob("samples-*.png"), key=updates)
         last = len(grids) - 1
         shown = [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})]
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
             axis.imshow(plt.imread(path))
             axis.set_axis_off()
-            updates = int(path.stem.split("-")[1])
-            axis.set_title(f"{run.arm}, {updates} updates", fontsize="x-small")
+            axis.set_title(f"{run.arm}, {updates(path)} updates", fontsize="x-small")
 
     return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
+
+
+def updates(grid: Path) -> int:
+    """samples-000400.png -> 400."""
+    return int(grid.stem.split("-")[1])
 
 
 def figure1(found: Sequence[Group]) -> Figure:

@@ -119,9 +119,11 @@ RULES = {
 
 def check(settings, images) -> None:
     images.training_subset(settings["probe_images"])
-    if len(images.classes) < 2 and settings["model"] in ("cond", "rotation_only"):
+    if len(images.classes) < 2 and settings["model"] == "cond":
+        raise UserError(f"model: cond needs labels, and {images.label} has one class folder")
+    if settings["spectral_norm"] != (settings["regularizer"] == "spectral_norm"):
         raise UserError(
-            f"model: {settings['model']} needs labels, and {images.label} has one class folder"
+            f"spectral_norm: it follows from regularizer={settings['regularizer']}; set that alone"
         )
 
 

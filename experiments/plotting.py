@@ -52,7 +52,9 @@ def rows(
         return empty(f"{what}: no completed run")
     figure = plt.figure(figsize=(WIDTH, height * len(found)))
     for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
-        part.suptitle(f"{group.title}; {caption}", fontsize="small", x=0.01, ha="left")
+        one_seed = all(len(group.of_arm(arm)) == 1 for arm in group.arms())
+        words = "one seed, so no interval" if one_seed and "95 %" in caption else caption
+        part.suptitle(f"{group.title}; {words}", fontsize="small", x=0.01, ha="left")
         draw(part, group)
     return figure
 

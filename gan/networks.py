@@ -103,7 +103,7 @@ class Generator(nn.Module):
             UpBlock(before, after, modulation, classes)
             for before, after in zip([width, *widths], widths, strict=False)
         )
-        self.norm = BatchNorm(widths[-1], "plain", None)
+        self.norm = BatchNorm(widths[-1], modulation, classes)
         self.conv = initialised(nn.Conv2d(widths[-1], 3, 3, padding=1), 1.0)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:

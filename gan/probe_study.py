@@ -258,8 +258,10 @@ class ProbeStudy:
 
     def evaluate(self) -> dict[str, float]:
         """Probe the frozen nets; leaves the training state as it is."""
-        for net in self._nets().values():
+        for name, net in self._nets().items():
             net.eval()
+            if not all(torch.isfinite(p).all() for p in net.parameters()):
+                return {f"weights/{name}": math.nan}  # which ends the run as diverged
         values = self._probe_blocks() if self.labelled else {}
         if self.self_supervised:
             values["accuracy/rotation"] = self._rotation_accuracy()
@@ -390,7 +392,7 @@ class ProbeStudy:
     def _predicted_rotations(self) -> tuple[torch.Tensor, list[dict]]:
         """Upright images (2n or n, 3, S, S) uint8, and a row an image and rotation."""
         # Spread over the held-out images, which may go by class.
-        spread = len(self.held_out) // IMAGES_IN_FIGURE_1
+        spread = max(1, len(self.held_out) // IMAGES_IN_FIGURE_1)
         images = self.dataset.test_images[self.held_out[::spread][:IMAGES_IN_FIGURE_1]].cpu()
         kinds = ["real"] * len(images)
         if self.generator is not None:
@@ -411,7 +413,11 @@ class ProbeStudy:
         return ", ".join(f"{name} {latest[name]:.3f}" for name in shown if name in latest)
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """The run's measures, from all it logged: metric -> (steps, values)."""
+        """The run's measures, from all it logged: metric -> (steps, values).
+
+        probe_peak_minus_final is of noisy test accuracies, so never negative: compare it between
+        arms, not with zero.
+        """
         result = {}
         if self.labelled:
             _, best = logged["probe/best"]
@@ -426,19 +432,28 @@ class ProbeStudy:
                 result[name] = float(values[-1])
                 if name == "fid" or name.startswith("fd_"):
                     result[f"{name}_best"] = float(values.min())
-        last = [r for r in self.past_fakes if r["discriminator"] == self.position]
-        past = [r for r in last if r["generator"] < self.position]
-        if past:
-            then = {
-                r["generator"]: r["accuracy"]
-                for r in self.past_fakes
-                if r["generator"] == r["discriminator"]
-            }
-            result["past_fakes_accuracy"] = float(np.mean([r["accuracy"] for r in past]))
-            result["past_fakes_drop"] = float(
-                np.mean([then[r["generator"]] - r["accuracy"] for r in past])
-            )
+        for name in ("accuracy", "auc"):
+            result |= self._past_fakes_measures(name)
         return result
+
+    def _past_fakes_measures(self, name: str) -> dict[str, float]:
+        """Means over past generators' fakes, but the untrained one's, for the last discriminator.
+
+        drop: from the moment they were current. That moment's accuracy is low where a generator is
+        good, so a negative drop is no memory. forgetting: from the best any discriminator since did
+        on them, as Chaudhry et al. 2018 (arXiv 1801.10112) define it for tasks.
+        """
+        of = {(r["discriminator"], r["generator"]): r[name] for r in self.past_fakes}
+        past = [s for s in self.snapshots if 0 < s < self.position]
+        if not past:
+            return {}
+        now = {s: of[self.position, s] for s in past}
+        best = {s: max(of[t, s] for t in self.snapshots if s < t) for s in past}
+        return {
+            f"past_fakes_{name}": float(np.mean(list(now.values()))),
+            f"past_fakes_{name}_drop": float(np.mean([of[s, s] - now[s] for s in past])),
+            f"past_fakes_{name}_forgetting": float(np.mean([best[s] - now[s] for s in past])),
+        }
 
     # ---- everything the next step depends on ----
 

@@ -224,15 +224,16 @@ def test_every_size_from_one_definition(size, blocks):
 
 def test_full_width_has_the_parameters_of_torch_mimicrys_nets():
     """Counted on torch-mimicry 0.1.16 without biases: SNGANGenerator32 and SSGANGenerator32,
-    SSGANDiscriminator32, CGANPDGenerator32 and CGANPDDiscriminator32 of 10 classes. The last has no
-    rotation head, which ours always has: 4 x 128 more."""
+    SSGANDiscriminator32, CGANPDGenerator32 and CGANPDDiscriminator32 of 10 classes. Its conditional
+    generator's last batch norm is plain, where the paper's authors make each conditional: 2 x 10 x
+    256 more here. Its conditional discriminator has no rotation head: 4 x 128 more here."""
 
     def count(net):
         return sum(p.numel() for p in net.parameters() if p.dim() > 1)
 
     assert count(Generator(32, 256)) == 4_266_752
     assert count(Discriminator(32, 128, spectral_norm=False)) == 1_053_056
-    assert count(Generator(32, 256, "class", 10)) == 4_297_472
+    assert count(Generator(32, 256, "class", 10)) == 4_297_472 + 2 * 10 * 256
     conditional = Discriminator(32, 128, spectral_norm=False, classes=10)
     assert count(conditional) == 1_053_824 + 4 * 128
 

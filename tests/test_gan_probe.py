@@ -10,11 +10,13 @@ import pytest
 import torch
 from conftest import command
 from PIL import Image
+from test_gan import study as tiny_study
 
 from experiments import checkpoints, gan_figures, gan_probe, runner
 from experiments.intervals import mean_interval
 from experiments.plotting import style
 from experiments.results import groups, stored_runs
+from forgetting import data
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
 TINY += ["quality_every=4", "quality_images=500"]
@@ -78,10 +80,12 @@ def test_past_fakes_summary_is_of_the_stored_matrix(folder):
     rows = list(csv.DictReader((run.folder / "past_fakes.csv").open()))
     accuracy = {(int(r["discriminator"]), int(r["generator"])): float(r["accuracy"]) for r in rows}
     past = [accuracy[4, 0], accuracy[4, 2]]
-    assert run.result["past_fakes_accuracy"] == pytest.approx(np.mean(past))
-    drop = [accuracy[0, 0] - accuracy[4, 0], accuracy[2, 2] - accuracy[4, 2]]
-    assert run.result["past_fakes_drop"] == pytest.approx(np.mean(drop))
     assert run.metrics["past_fakes/accuracy"][1][-1] == pytest.approx(np.mean(past))
+    # The untrained generator's fakes are no past worth remembering.
+    assert run.result["past_fakes_accuracy"] == pytest.approx(accuracy[4, 2])
+    drop = accuracy[2, 2] - accuracy[4, 2]
+    assert run.result["past_fakes_accuracy_drop"] == pytest.approx(drop)
+    assert run.result["past_fakes_accuracy_forgetting"] == 0  # one discriminator since
 
 
 def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
@@ -135,6 +139,33 @@ def test_a_diverging_gan_stops_at_once(tmp_path, capsys, monkeypatch):
     assert kept == [0, 2]
 
 
+def test_weights_that_are_no_numbers_end_the_run(tmp_path, capsys):
+    arguments = [*TINY, "steps=1", "model=ssgan", "alpha=1e300", f"results_dir={tmp_path}"]
+    code, _, err = in_process(capsys, "with", *arguments)
+    assert code == 1 and "error: the run diverged: weights/generator is nan at step 1" in err
+    assert json.loads((tmp_path / "1" / "run.json").read_text())["status"] == "FAILED"
+
+
+def test_one_test_image_a_class_is_enough(tmp_path, capsys, digits):
+    for split, images, labels, n in (
+        ("train", digits.train_images, digits.train_labels, 60),
+        ("test", digits.test_images, digits.test_labels, 1),
+    ):
+        for c in (0, 1):
+            (tmp_path / "images" / split / str(c)).mkdir(parents=True)
+            for i, image in enumerate(images[labels == c][:n]):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                picture.save(tmp_path / "images" / split / str(c) / f"{i}.png")
+    study = gan_probe.STUDY
+    images = data.load("image_folder", tmp_path / "images", 8)
+    settings = {"probe_images": 60, "model": "ssgan", "regularizer": "spectral_norm"}
+    study.check({**settings, "spectral_norm": True}, images)
+    learner = tiny_study(images, model="ssgan", steps=1)
+    learner.step()
+    learner.evaluate()
+    assert "rotations.png" in learner.artifacts()
+
+
 def test_bad_settings_are_one_line(tmp_path, digits):
     for split, images in (("train", digits.train_images), ("test", digits.test_images)):
         (tmp_path / "images" / split / "all").mkdir(parents=True)
@@ -144,6 +175,10 @@ def test_bad_settings_are_one_line(tmp_path, digits):
     unlabelled = ["dataset.name=image_folder", "dataset.root=images", "results_dir=runs"]
     for arguments, line in (
         (["model=cond", *unlabelled], "error: model: cond needs labels, and images has one class"),
+        (
+            ["spectral_norm=False"],
+            "error: spectral_norm: it follows from regularizer=spectral",
+        ),
         (["model=biggan"], "error: model: it must be uncond, cond, ssgan, ssgan_sbn or rotation"),
         (["alpha=-1"], "error: alpha: it must be a number, 0 or more"),
     ):
@@ -178,6 +213,7 @@ def test_every_block_is_drawn(found):
 def test_past_fakes_are_drawn_as_stored(found):
     axes = gan_figures.past_fakes(found).axes
     drawn = axes[1].collections[0].get_array()
+    assert axes[1].collections[0].get_clim() == (0, 1)
     tables = [
         {
             (int(r["discriminator"]), int(r["generator"])): float(r["accuracy"])
