@@ -4,9 +4,9 @@ A GAN is trained without (uncond) or with a rotation loss (ssgan); along the way
 discriminator is probed with linear classifiers and has to tell real images from earlier fakes.
 """
 
+from experiments.dataset_settings import dataset
 from experiments.runner import (
     Experiment,
-    Ingredient,
     Study,
     default_path,
     has_code_version,
@@ -15,16 +15,7 @@ from experiments.runner import (
 from experiments.settings import COMMON, choice, integer, number, optional
 from forgetting.errors import UserError
 
-dataset = Ingredient("dataset", save_git_info=False)
 ex = Experiment("gan_probe", ingredients=[dataset], save_git_info=has_code_version())
-
-
-@dataset.config
-def dataset_settings():
-    name = "auto"  # auto, digits, cifar10 or image_folder
-    root = default_path("data")  # the folder of CIFAR-10, or that holds train/ and test/
-    size = None  # side of the images in pixels; unset: the data's own, 32 for a folder
-    label = None  # what figures call the data; unset: the data's own name
 
 
 @ex.config

@@ -4,9 +4,9 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
+from experiments.dataset_settings import dataset
 from experiments.runner import (
     Experiment,
-    Ingredient,
     Study,
     default_path,
     has_code_version,
@@ -15,16 +15,7 @@ from experiments.runner import (
 from experiments.settings import COMMON, boolean, choice, integer, number, optional
 from forgetting.errors import UserError
 
-dataset = Ingredient("dataset", save_git_info=False)
 ex = Experiment("sequential_tasks", ingredients=[dataset], save_git_info=has_code_version())
-
-
-@dataset.config
-def dataset_settings():
-    name = "auto"  # auto, digits, cifar10 or image_folder
-    root = default_path("data")  # the folder of CIFAR-10, or that holds train/ and test/
-    size = None  # side of the images in pixels; unset: the data's own, 32 for a folder
-    label = None  # what figures call the data; unset: the data's own name
 
 
 @ex.config

@@ -14,7 +14,7 @@ from conftest import ENVIRONMENT, PROJECT, TINY, command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import runner, sequential_tasks
+from experiments import loop, runner, sequential_tasks
 from experiments.results import stored_runs
 
 SCRIPT = "sequential_tasks.py"
@@ -146,12 +146,12 @@ def test_signals_end_in_good_order(tmp_path, number, code):
 def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     here = f"results_dir={tmp_path}"
     code, out, _ = in_process(capsys, "with", "quick", "stop_after=0.01s", "method=augment", here)
-    assert code == runner.STOPPED_BY_CLOCK and "with resume=1 results_dir=" in out
+    assert code == loop.STOPPED_BY_CLOCK and "with resume=1 results_dir=" in out
     code, _, err = in_process(capsys, "with", "resume=1", "lr=0.5", here)
     assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
     code, _, err = in_process(capsys, "with", "resume=9", here)
     assert code == 1 and "no readable run" in err
-    with runner._sole_user(tmp_path / "1"):
+    with loop.sole_user(tmp_path / "1"):
         code, _, err = in_process(capsys, "with", "resume=1", here)
         assert code == 1 and "another process is working on" in err
     for checkpoint in tmp_path.glob("1/checkpoint-*"):

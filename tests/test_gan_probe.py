@@ -12,7 +12,7 @@ from conftest import command
 from PIL import Image
 from test_gan import study as tiny_study
 
-from experiments import checkpoints, gan_figures, gan_probe, runner
+from experiments import checkpoints, gan_figures, gan_probe, loop, runner
 from experiments.intervals import mean_interval
 from experiments.plotting import style
 from experiments.results import groups, stored_runs
@@ -91,7 +91,7 @@ def test_past_fakes_summary_is_of_the_stored_matrix(folder):
 def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
     here = ["with", *TINY, "model=ssgan", "checkpoint_every=1", f"results_dir={tmp_path}"]
     code, out, _ = in_process(capsys, *here, "stop_after=0.01s")
-    assert code == runner.STOPPED_BY_CLOCK and "interrupted at step 1" in out
+    assert code == loop.STOPPED_BY_CLOCK and "interrupted at step 1" in out
     code, out, _ = in_process(capsys, *here, "resume=auto")
     assert code == 0 and "resumed at step 1" in out
     resumed, through = stored_runs(tmp_path)[0], stored_runs(folder)[1]
