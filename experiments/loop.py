@@ -118,6 +118,7 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         with timed("evaluation"):
             values = learner.evaluate()
         log.evaluation(values, learner.position)
+        run.info.update(learner.info)
         for name, content in learner.artifacts().items() if folder else ():
             write_atomically(folder / name, content)
             run.add_artifact(folder / name, name)

@@ -9,7 +9,9 @@ trained on itself forgotten? argued on toy data by Thanh-Tung & Tran, arXiv 1807
 import csv
 import io
 import math
+import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -78,7 +80,10 @@ class ProbeStudy:
         quality_images: int,
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
-        self.quality, self.info = quality, info
+        self.quality = quality
+        self.seconds = {"probe": 0.0, "past_fakes": 0.0, "quality": 0.0}  # spent evaluating
+        self.probe_c: list[float] = []  # a block's C, chosen at the first probe
+        self.info = {**info, "probe_c": self.probe_c, "evaluation_seconds": self.seconds}
         modulation, self.self_supervised = MODELS[model]
         self.conditional = model == "cond"
         self.total_steps, self.position = steps, 0
@@ -128,7 +133,6 @@ class ProbeStudy:
         if self.labelled:
             self.probe_indices = dataset.training_subset(probe_images).to(device)
         self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
-        self.probe_c: list[float] = []  # a block's C, chosen at the first probe
 
     # ---- training ----
 
@@ -262,15 +266,26 @@ class ProbeStudy:
             net.eval()
             if not all(torch.isfinite(p).all() for p in net.parameters()):
                 return {f"weights/{name}": math.nan}  # which ends the run as diverged
-        values = self._probe_blocks() if self.labelled else {}
+        values = {}
+        if self.labelled:
+            with self._timed("probe"):
+                values = self._probe_blocks()
         if self.self_supervised:
             values["accuracy/rotation"] = self._rotation_accuracy()
         if self.generator is not None:
-            self.snapshots[self.position] = self.sample(self.fixed_latents, self.fixed_labels)
-            values |= self._score_past_fakes()
+            with self._timed("past_fakes"):
+                self.snapshots[self.position] = self.sample(self.fixed_latents, self.fixed_labels)
+                values |= self._score_past_fakes()
             if self.position % self.quality_every == 0 or self.position == self.total_steps:
-                values |= self.quality(self._samples_for_quality())
+                with self._timed("quality"):
+                    values |= self.quality(self._samples_for_quality())
         return values
+
+    @contextmanager
+    def _timed(self, what: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - start
 
     def _probe_blocks(self) -> dict[str, float]:
         train, test = self.dataset.train_labels[self.probe_indices], self.dataset.test_labels
@@ -474,6 +489,7 @@ class ProbeStudy:
             "snapshots": dict(self.snapshots),
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
+            "seconds": dict(self.seconds),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -486,7 +502,8 @@ class ProbeStudy:
             draws.set_state(state["draws"][name])
         self.snapshots = dict(state["snapshots"])
         self.past_fakes = list(state["past_fakes"])
-        self.probe_c = list(state["probe_c"])
+        self.probe_c[:] = state["probe_c"]
+        self.seconds.update(state["seconds"])
 
 
 def image_grid(images: torch.Tensor) -> bytes:

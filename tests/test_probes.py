@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from forgetting.probes import linear_probe, pool_map
+from forgetting.probes import choose_c, linear_probe, pool_map
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,16 @@ def test_the_probe_is_standardised_logistic_regression():
     assert accuracy == pytest.approx(reference.fit(x[train], y[train]).score(x[test], y[test]))
     assert converged
     assert not linear_probe(x[train], y[train], x[test], y[test], max_iterations=2)[1]
+
+
+def test_c_is_the_best_of_the_grid_by_held_out_training_images():
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:600], y[:600]
+    held_out = np.arange(600) % 5 == 0
+
+    def score(c):
+        return linear_probe(x[~held_out], y[~held_out], x[held_out], y[held_out], c)[0]
+
+    grid = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    chosen = choose_c(x, y, grid)
+    assert score(chosen) == max(map(score, grid)) and chosen > 1e-5
