@@ -1,4 +1,8 @@
-"""Checkpoints of a run: written whole, verified when read, the last two kept."""
+"""Checkpoints of a run: written whole, verified when read, the last two kept.
+
+A study's snapshots (state["study"]["snapshots"]: step -> tensor) never change. Each is written
+once, to a file of its own that the checkpoints name.
+"""
 
 import hashlib
 import io
@@ -11,25 +15,38 @@ from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
 KEEP = 2
-VERSION = 1  # of what a checkpoint holds; another one cannot be gone on with
+VERSION = 2  # of what a checkpoint holds; another one cannot be gone on with
 # The name carries the step and the start of the content's SHA-256.
-NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
+NAME = re.compile(r"(?:checkpoint|snapshot)-(\d+)-([0-9a-f]{16})\.pt")
 
 
 def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
     """Write `state` (tensors, numbers, strings, lists, dictionaries) and drop all but `keep`."""
-    buffer = io.BytesIO()
-    torch.save({"version": VERSION, **state}, buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    write_atomically(folder / f"checkpoint-{step}-{digest}.pt", content)
+    study = dict(state["study"])
+    snapshots = [
+        _write(folder, "snapshot", at, snapshot)
+        for at, snapshot in study.pop("snapshots", {}).items()
+    ]
+    whole = {"version": VERSION, **state, "study": study, "snapshots": snapshots}
+    _write(folder, "checkpoint", step, whole)
     for old in stored(folder)[keep:]:
         old.unlink(missing_ok=True)
 
 
+def _write(folder: Path, kind: str, step: int, content) -> str:
+    """The name of the file that holds `content`; a snapshot that is there is not written again."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+    path = folder / f"{kind}-{step}-{digest}.pt"
+    if kind == "checkpoint" or not path.exists():
+        write_atomically(path, buffer.getbuffer())
+    return path.name
+
+
 def stored(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
-    found = [(int(m[1]), p) for p in folder.iterdir() if (m := NAME.fullmatch(p.name))]
+    found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := NAME.fullmatch(p.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -39,15 +56,32 @@ def load(folder: Path) -> dict | None:
     Raises UserError for one of another version.
     """
     for path in stored(folder):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == NAME.fullmatch(path.name)[2]:
-            # weights_only: opening someone's results must not be able to run code.
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            if state.get("version") != VERSION:
-                raise UserError(
-                    f"resume: {path} is of another version of this program "
-                    f"({state.get('version')}, not {VERSION}); go on with that one"
-                )
-            return state
+        state = _read(path)
+        if state is not None and state.get("version") != VERSION:
+            raise UserError(
+                f"resume: {path} is of another version of this program "
+                f"({state.get('version')}, not {VERSION}); go on with that one"
+            )
+        if state is not None:
+            snapshots = {name: _read(folder / name) for name in state.pop("snapshots")}
+            damaged = [name for name, snapshot in snapshots.items() if snapshot is None]
+            for name in damaged:
+                (folder / name).unlink(missing_ok=True)  # or it would never be written again
+            if not damaged:
+                steps = {int(NAME.fullmatch(name)[1]): s for name, s in snapshots.items()}
+                state["study"] |= {"snapshots": steps} if steps else {}
+                return state
         print(f"warning: {path} is damaged; falling back to the checkpoint before it")
     return None
+
+
+def _read(path: Path):
+    """What is in the file, or None where it is not whole."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest()[:16] != NAME.fullmatch(path.name)[2]:
+        return None
+    # weights_only: opening someone's results must not be able to run code.
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -11,3 +11,4 @@ def dataset_settings():
     root = default_path("data")  # the folder of CIFAR-10, or that holds train/ and test/
     size = None  # side of the images in pixels; unset: the data's own, 32 for a folder
     label = None  # what figures call the data; unset: the data's own name
+    memory_mb = None  # a folder's images beyond it are read as needed; unset: half of what is here

@@ -118,29 +118,28 @@ def check(settings, images) -> None:
         )
 
 
-def build(settings, images, device, autocast):
+def build(settings, images, device, autocast, to_train=True):
     from gan import fidelity
     from gan.probe_study import ProbeStudy
 
-    # Inception's 2,048 features say nothing of 364 digits; other images take it where it is to be
-    # had, else a small classifier of these very images, which gives fd_<its name> and never fid.
-    name = settings["dataset.name"]
-    choose = fidelity.find_extractor if name == "digits" else fidelity.choose_extractor
-    extractor = choose(name, images, default_path("data/extractors"), device)
+    quality, about = None, {}
+    if to_train:
+        # Inception's 2,048 features say nothing of 364 digits; other images take it where it is to
+        # be had, else a small classifier of these very images: fd_<its name>, and never fid.
+        name = settings["dataset.name"]
+        choose = fidelity.find_extractor if name == "digits" else fidelity.choose_extractor
+        extractor = choose(name, images, default_path("data/extractors"), device)
+        about = {"extractor": "Inception of torch-fidelity"}
+        if extractor:
+            about = {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
+
+        def quality(samples):
+            return fidelity.quality(samples, images.test_images, extractor, device)
 
     not_of_the_study = (*COMMON.keys() - {"seed", "batch_size", "lr"}, "width")
     chosen = {key: settings[key] for key in RULES if key not in not_of_the_study}
     chosen |= {key: settings[key] for key in ("adam_betas", "spectral_norm")}
-    return ProbeStudy(
-        images,
-        device,
-        autocast,
-        lambda samples: fidelity.quality(samples, images.test_images, extractor, device),
-        {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
-        if extractor
-        else {"extractor": "Inception of torch-fidelity"},
-        **chosen,
-    )
+    return ProbeStudy(images, device, autocast, quality, about, **chosen)
 
 
 @ex.command(unobserved=True)

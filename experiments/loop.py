@@ -171,7 +171,7 @@ class _Log:
         self.run = run
         self.metrics: dict[str, dict[str, list]] = {}
         self.loss_sums: dict[str, tuple[int, float]] = {}
-        self.unseen: list[tuple[str, int, torch.Tensor]] = []
+        self.unseen: list[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None]] = []
 
     def restore(self, metrics: dict, loss_sums: dict) -> None:
         self.metrics = {
@@ -183,22 +183,28 @@ class _Log:
     def losses(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
         """Take the losses of the update that led to `step`; Diverged when one is no number.
 
-        On a GPU looked at some steps later, so as not to wait for it at every step.
+        On a GPU it is looked at two updates later, when it has come over by itself: to wait for it
+        would leave the GPU idle.
         """
-        self.unseen += [(name, step, value) for name, value in losses.items()]
-        if self.unseen[0][2].device.type == "cpu" or len(self.unseen) >= 100:
-            self.look()
+        values, arrived = torch.stack([value.double() for value in losses.values()]), None
+        if values.is_cuda:
+            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = here.copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self.unseen.append((step, list(losses), values, arrived))
+        self.look(but=2 if arrived else 0)
 
-    def look(self) -> None:
-        """Diverged if one of the losses taken since the last look is no number."""
-        if not self.unseen:
-            return
-        values = torch.stack([value.double() for _, _, value in self.unseen]).tolist()
-        for (name, step, _), value in zip(self.unseen, values, strict=True):
-            _require_finite(name, value, step)
-            n, total = self.loss_sums.get(name, (0, 0.0))
-            self.loss_sums[name] = (n + 1, total + value)
-        self.unseen = []
+    def look(self, but: int = 0) -> None:
+        """Diverged if a loss is no number, of all taken since the last look `but` the latest."""
+        while len(self.unseen) > but:
+            step, names, values, arrived = self.unseen.pop(0)
+            if arrived:
+                arrived.synchronize()
+            for name, value in zip(names, values.tolist(), strict=True):
+                _require_finite(name, value, step)
+                n, total = self.loss_sums.get(name, (0, 0.0))
+                self.loss_sums[name] = (n + 1, total + value)
 
     def evaluation(self, values: Mapping[str, float], step: int) -> None:
         """Log `values` and the mean of each loss since the last evaluation; Diverged on a NaN."""

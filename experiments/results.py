@@ -54,7 +54,9 @@ class StoredRun:
     def settings(self) -> str:
         """All that the run computes from but arm and seed, as one comparable text."""
         kept = {k: v for k, v in self.config.items() if k not in INCIDENTAL}
-        kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k != "root"}
+        kept["dataset"] = {
+            k: v for k, v in kept["dataset"].items() if k not in ("root", "memory_mb")
+        }
         kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
         del kept[ARM_SETTING[self.study]]
         return json.dumps({"study": self.study, **kept}, sort_keys=True)

@@ -50,7 +50,10 @@ __all__ = [
 
 PROJECT = Path(__file__).resolve().parents[1]
 # How and where a run proceeds; a run may be taken up again with other values of these.
-NOT_THE_RUN = ("resume", "stop_after", "checkpoint_every", "results_dir", "dataset.root")
+NOT_THE_RUN = (
+    *("resume", "stop_after", "checkpoint_every", "results_dir"),
+    *("dataset.root", "dataset.memory_mb"),
+)
 
 # File descriptors would be captured from the progress bar, too; and the code version is git's.
 SETTINGS.CAPTURE_MODE = "sys"
@@ -63,7 +66,8 @@ class Study:
 
     arm: the setting that names a run's arm; unset, each of `default_arms` becomes a run.
     check(settings, dataset): raises UserError where settings and data do not fit each other.
-    build(settings, dataset, device, autocast): the study, ready to step.
+    build(settings, dataset, device, autocast): the study, ready to step; with to_train=False, where
+    there are commands, as much of it as they need.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
     """
@@ -130,7 +134,8 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     updates, presets = _read_updates(experiment, study, options)
     settings = _settings(experiment, study, updates, presets)
     if command in study.commands:
-        print(_apply_command(study, settings, study.commands[command]))
+        explicit = flat(updates) if not presets else settings
+        print(_apply_command(study, settings, explicit, study.commands[command]))
         return 0
     if command != experiment.default_command:
         experiment.run(command, nested(settings), options=options)
@@ -233,10 +238,21 @@ def _resolve(settings: dict, least_classes: int) -> tuple[dict, data.Dataset]:
         settings["dataset.size"],
         settings["dataset.label"],
         least_classes,
+        _memory_for_images(settings),
     )
     settings["dataset.size"] = dataset.train_images.shape[-1]
     settings["dataset.label"] = dataset.label
     return settings, dataset.to(settings["device"])
+
+
+def _memory_for_images(settings: dict) -> int | None:
+    """Bytes that a folder's images may take, on the device too; None: half of the machine's."""
+    if settings["dataset.memory_mb"]:
+        return settings["dataset.memory_mb"] * 10**6
+    if settings["device"] == "cuda":
+        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(host, torch.cuda.mem_get_info()[1]) // 2
+    return None
 
 
 def _bf16_is_native(device: str) -> bool:
@@ -274,10 +290,15 @@ def _settings_to_resume(
 
     explicit: the settings that were asked for; the others of `settings` are defaults.
     """
-    run_id = settings["resume"]
-    status, stored = _stored(folder, run_id, study)
+    status, stored = _stored(folder, settings["resume"], study)
     if status == "COMPLETED":
-        raise UserError(f"resume: {folder / run_id} is complete already")
+        raise UserError(f"resume: {folder / settings['resume']} is complete already")
+    _refuse_other_settings(folder, settings, explicit, stored)
+    kept = {"dataset.root", "dataset.memory_mb", "checkpoint_every"} - explicit.keys()
+    return {**stored, **{key: settings[key] for key in NOT_THE_RUN if key not in kept}}
+
+
+def _refuse_other_settings(folder: Path, settings: dict, explicit, stored: dict) -> None:
     left_open = ("auto", None)  # resolved when the run began
     differing = [
         f"{key} (stored {stored.get(key)!r}, asked {settings[key]!r})"
@@ -287,11 +308,8 @@ def _settings_to_resume(
         and settings[key] not in left_open
     ]
     if differing:
-        raise UserError(
-            f"resume: {folder / run_id} was started with other settings: {', '.join(differing)}"
-        )
-    kept = {"dataset.root", "checkpoint_every"} - explicit.keys()
-    return {**stored, **{key: settings[key] for key in NOT_THE_RUN if key not in kept}}
+        run = folder / settings["resume"]
+        raise UserError(f"resume: {run} was started with other settings: {', '.join(differing)}")
 
 
 def _twin(folder: Path, study: Study, settings: dict) -> tuple[str | None, str | None]:
@@ -327,18 +345,21 @@ def _make_results_folder(folder: Path) -> None:
         raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
 
 
-def _apply_command(study, settings, command) -> str:
+def _apply_command(study, settings, explicit, command) -> str:
     """Rebuild the study of run `resume` from its last checkpoint and apply a command to it."""
     folder, run_id = Path(settings["results_dir"]), settings["resume"]
     if run_id in (None, "auto"):
         raise UserError("resume: name the run, as in: with resume=3")
     _, stored = _stored(folder, run_id, study)
-    stored, dataset = _resolve({**stored, "device": settings["device"]}, study.least_classes)
+    where = [key for key in ("device", "precision") if key in explicit]  # may be another one
+    elsewhere = {key: settings[key] for key in ("device", *where)}
+    _refuse_other_settings(folder, settings, explicit.keys() - elsewhere, stored)
+    elsewhere |= {k: settings[k] for k in ("dataset.root", "dataset.memory_mb") if k in explicit}
+    stored, dataset = _resolve({**stored, **elsewhere}, study.least_classes)
     checkpoint = _load_checkpoint(folder / run_id, dataset)
     device = torch.device(stored["device"])
-    learner = study.build(
-        stored, dataset, device, partial(torch.autocast, device.type, enabled=False)
-    )
+    autocast = partial(torch.autocast, device.type, enabled=False)
+    learner = study.build(stored, dataset, device, autocast, to_train=False)
     learner.load_state_dict(checkpoint["study"])
     return command(learner, folder / run_id)
 

@@ -146,6 +146,7 @@ COMMON = {
     "dataset.root": path(),
     "dataset.size": optional(pixels(), "the data's own, 32 for a folder"),
     "dataset.label": optional(text(), "the data's own name"),
+    "dataset.memory_mb": optional(integer(1), "half of this machine's"),
     "batch_size": integer(4, 65536),
     "width": integer(1, 4096),
     "lr": number(above=0),

@@ -1,10 +1,12 @@
-"""Images as uint8 tensors, all of them at once: digits, CIFAR-10, or folders of the user's own."""
+"""Images as uint8 tensors: digits, CIFAR-10, or folders of the user's own."""
 
 import hashlib
 import http.client
 import json
+import math
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import torch
 from tqdm import tqdm
 
 from forgetting.errors import UserError
+from forgetting.files import write_atomically
+from forgetting.mapped import MappedImages
 from forgetting.online import answers
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -24,14 +28,15 @@ SECONDS_TO_LOOK_ONLINE = 10
 class Dataset:
     """Images (N, 3, S, S) uint8 and labels (N,) int64 below len(classes), for training and test.
 
+    The images are tensors, or read from disk as they are asked for where they are too many.
     `label` is what figures call it; `fingerprint` changes when any pixel or label does.
     """
 
     label: str
     classes: tuple[str, ...]
-    train_images: torch.Tensor
+    train_images: torch.Tensor | MappedImages
     train_labels: torch.Tensor
-    test_images: torch.Tensor
+    test_images: torch.Tensor | MappedImages
     test_labels: torch.Tensor
     fingerprint: str
 
@@ -76,12 +81,15 @@ def load(
     size: int | None = None,
     label: str | None = None,
     least_classes: int = 2,
+    memory: int | None = None,
 ) -> Dataset:
     """Load `digits`, `cifar10` or `image_folder`.
 
     size: side in pixels; None keeps digits at 8 and CIFAR-10 at 32, and means 32 for a folder.
     label: what figures call the data; None means the data's own name (a folder's: its name).
     least_classes: how many class folders there must be; with one, the images count as unlabelled.
+    memory: bytes that a folder's images may take; more are read from its cache as they are needed.
+    None: half of this machine's.
     Raises UserError with one line naming the setting or file that is wrong.
     """
     if name == "digits":
@@ -89,12 +97,16 @@ def load(
     elif name == "cifar10":
         dataset = _cifar10(Path(root), size)
     elif name == "image_folder":
-        dataset = _image_folder(Path(root), size or 32, least_classes)
+        dataset = _image_folder(Path(root), size or 32, least_classes, memory or _half_of_all())
     else:
         raise UserError(
             f"dataset.name: unknown data set {name!r}; it is auto, digits, cifar10 or image_folder"
         )
     return replace(dataset, label=label) if label else dataset
+
+
+def _half_of_all() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def choose(root: str | Path) -> tuple[str, str]:
@@ -201,29 +213,33 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
 def _fingerprint(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        _digest(digest, array)
     return digest.hexdigest()[:16]
+
+
+def _digest(digest, array: np.ndarray) -> None:
+    digest.update(str(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)
 
 
 # ------------------------------------------------------------------ folders of images
 
 
-def _image_folder(root: Path, size: int, least_classes: int) -> Dataset:
+def _image_folder(root: Path, size: int, least_classes: int, memory: int) -> Dataset:
     """root/train/<class>/* and root/test/<class>/*, resized and cropped once, then cached.
 
     The cache is root/.cache-<size>px.npy (all images, uint8) beside a .json that says what it was
     made from: the path, length and time of every file. Any change there rebuilds it.
     """
     try:
-        return _read_image_folder(root, size, least_classes)
+        return _read_image_folder(root, size, least_classes, memory)
     except OSError as error:
         raise UserError(
             f"dataset.root: cannot read {error.filename or root}: {error.strerror}"
         ) from None
 
 
-def _read_image_folder(root: Path, size: int, least_classes: int) -> Dataset:
+def _read_image_folder(root: Path, size: int, least_classes: int, memory: int) -> Dataset:
     train_files, classes = _list_class_folders(root, "train", least_classes)
     test_files, test_classes = _list_class_folders(root, "test", least_classes)
     if classes != test_classes:
@@ -232,19 +248,24 @@ def _read_image_folder(root: Path, size: int, least_classes: int) -> Dataset:
             f"dataset.root: class {odd!r} is in only one of {root}/train and {root}/test; "
             f"both need the same class folders"
         )
+    files = train_files + test_files
     listing = hashlib.sha256()
-    for path, _ in train_files + test_files:
+    for path, _ in files:
         stat = path.stat()
         entry = f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
         listing.update(entry.encode("utf-8", "surrogateescape"))
-    images, fingerprint = _cached_images(root, size, train_files + test_files, listing.hexdigest())
+    images, fingerprint = _images_of(root, size, files, listing.hexdigest(), memory)
     n_train = len(train_files)
+    if isinstance(images, MappedImages):
+        train, test = images.part(0, n_train), images.part(n_train, len(files))
+    else:
+        train, test = images[:n_train], images[n_train:]
     return Dataset(
         label=root.resolve().name,
         classes=tuple(classes),
-        train_images=images[:n_train],
+        train_images=train,
         train_labels=torch.tensor([label for _, label in train_files]),
-        test_images=images[n_train:],
+        test_images=test,
         test_labels=torch.tensor([label for _, label in test_files]),
         fingerprint=fingerprint,
     )
@@ -274,35 +295,87 @@ def _list_class_folders(
     return files, classes
 
 
-def _cached_images(root: Path, size: int, files: list, listing: str) -> tuple[torch.Tensor, str]:
-    array_file = root / f".cache-{size}px.npy"
-    about_file = array_file.with_suffix(".json")
+def _images_of(
+    root: Path, size: int, files: list, listing: str, memory: int
+) -> tuple[torch.Tensor | MappedImages, str]:
+    """All images and their fingerprint: by the cache, which is made where there is none."""
     shape = (len(files), 3, size, size)
+    fits = math.prod(shape) <= memory
+    cached = _read_cache(root, size, shape, listing, memory)
+    if cached:
+        return cached
     try:
-        about = json.loads(about_file.read_text())
-        images = np.load(array_file)
-        if (about["listing"], images.shape, images.dtype) == (listing, shape, np.uint8):
-            return torch.from_numpy(images), about["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        pass  # no cache, or a damaged one: make it
+        _write_cache(root, size, shape, files, listing)
+    except OSError as error:
+        if not fits:
+            raise UserError(
+                f"dataset.root: {math.prod(shape) / 1e9:.1f} GB of images do not fit in memory, "
+                f"and {root} cannot take their cache ({error.strerror}); make room there"
+            ) from None
+        print(f"dataset.root: no cache kept in {root} ({error.strerror}): every start reads again")
+    else:
+        cached = _read_cache(root, size, shape, listing, memory)
+        if cached:
+            return cached
+    images = np.stack(list(_read_images(root, size, files)))
+    return torch.from_numpy(images), _fingerprint(images, _labels(files))
 
-    images = np.empty(shape, np.uint8)
-    for i, (path, _) in enumerate(tqdm(files, desc=f"reading {root}", disable=None, leave=False)):
-        images[i] = _read_image(path, size)
-    labels = np.array([label for _, label in files])
-    fingerprint = _fingerprint(images, labels)
+
+def _cache_file(root: Path, size: int) -> Path:
+    return root / f".cache-{size}px.npy"
+
+
+def _read_cache(
+    root: Path, size: int, shape: tuple, listing: str, memory: int
+) -> tuple[torch.Tensor | MappedImages, str] | None:
+    """The cached images and their fingerprint, if they are of this very listing."""
+    array_file = _cache_file(root, size)
     try:
+        about = json.loads(array_file.with_suffix(".json").read_text())
+        if about["listing"] != listing:
+            return None
+        if math.prod(shape) > memory:
+            images = MappedImages(array_file, memory)
+        else:
+            images = torch.from_numpy(np.load(array_file))
+        if (tuple(images.shape), images.dtype) == (shape, torch.uint8):
+            return images, about["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        pass  # no cache, or a damaged one
+    return None
+
+
+def _write_cache(root: Path, size: int, shape: tuple, files: list, listing: str) -> None:
+    """Write the images one by one, so that they need not fit in memory."""
+    array_file = _cache_file(root, size)
+    about_file = array_file.with_suffix(".json")
+    unfinished = root / f".cache-{size}px.{os.getpid()}.tmp"
+    digest = hashlib.sha256(str(shape).encode())
+    try:
+        with open(unfinished, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in _read_images(root, size, files):
+                content = image.tobytes()
+                digest.update(content)
+                file.write(content)
+        _digest(digest, _labels(files))
+        about = {"listing": listing, "fingerprint": digest.hexdigest()[:16]}
         # Array first, description last: a description never speaks of an older array.
         about_file.unlink(missing_ok=True)
-        unfinished = root / f".cache-{size}px.{os.getpid()}.tmp.npy"
-        np.save(unfinished, images)
         os.replace(unfinished, array_file)
-        unfinished = unfinished.with_suffix(".json")
-        unfinished.write_text(json.dumps({"listing": listing, "fingerprint": fingerprint}))
-        os.replace(unfinished, about_file)
-    except OSError as error:
-        print(f"dataset.root: no cache kept in {root} ({error.strerror}): every start reads again")
-    return torch.from_numpy(images), fingerprint
+        write_atomically(about_file, json.dumps(about).encode())
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _labels(files: list) -> np.ndarray:
+    return np.array([label for _, label in files])
+
+
+def _read_images(root: Path, size: int, files: list) -> Iterator[np.ndarray]:
+    for path, _ in tqdm(files, desc=f"reading {root}", disable=None, leave=False):
+        yield _read_image(path, size)
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:

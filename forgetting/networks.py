@@ -83,19 +83,14 @@ class Backbone(nn.Module):
             for i, (before, after) in enumerate(zip([3, *widths], widths, strict=False))
         )
 
-    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Every block's output (N, width, h, w) after ReLU, for images as `scale_images` gives."""
-        maps, x = [], images
-        for block in self.blocks:
-            x = block(x)
-            maps.append(F.relu(x))
-        return maps
+    def map_of(self, block: int, images: torch.Tensor) -> torch.Tensor:
+        """The output (N, width, h, w) of one block (from 0; -1 is the last), after ReLU.
 
-    def last_map(self, images: torch.Tensor) -> torch.Tensor:
-        """The last block's output (N, width, h, w) after ReLU."""
+        images: as `scale_images` gives them.
+        """
         x = images
-        for block in self.blocks:
-            x = block(x)
+        for one in self.blocks[: block + 1 or None]:
+            x = one(x)
         return F.relu(x)
 
 
@@ -112,7 +107,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled images (N, 3, H, W) -> last map (N, width, h, w), its average (N, width)."""
-        last = self.backbone.last_map(images)
+        last = self.backbone.map_of(-1, images)
         return last, last.mean((2, 3))
 
 

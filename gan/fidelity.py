@@ -223,7 +223,7 @@ def quality(
     On a CPU equal images give equal numbers, and no global random numbers are used.
     """
     for name, images in (("samples", samples), ("reference", reference)):
-        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2:
+        if images.dtype != torch.uint8 or len(images.shape) != 4 or len(images) < 2:
             raise ValueError(f"{name}: two or more images, (N, 3, S, S) uint8, are needed")
     import torch_fidelity
 
@@ -236,8 +236,8 @@ def quality(
     # The data loader inside draws a seed from the global generator: give it a copy.
     with torch.random.fork_rng(devices=[]), torch.autocast(kind, enabled=False):
         found = torch_fidelity.calculate_metrics(
-            input1=_Images(samples.cpu()),
-            input2=_Images(reference.cpu()),
+            input1=_Images(samples.to("cpu")),
+            input2=_Images(reference.to("cpu")),
             cuda=kind == "cuda",
             batch_size=BATCH,
             save_cpu_ram=True,  # no worker processes

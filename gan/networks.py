@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
             normalise_spectrally(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.backbone.last_map(images).mean((2, 3))
+        return self.backbone.map_of(-1, images).mean((2, 3))
 
     def logits(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (N,) float32 for "real"; labels (N,) int64 where conditional (arXiv 1802.05637,

@@ -19,6 +19,7 @@ from torch import nn
 
 from forgetting import probes
 from forgetting.data import Dataset
+from forgetting.errors import UserError
 from forgetting.networks import build, scale_images
 from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
 from forgetting.seeding import derived_seed, generator
@@ -44,8 +45,8 @@ class ProbeStudy:
 
     `rotation_only` has no generator: its discriminator's net learns rotation alone, the paper's
     control. dataset: on `device` already. autocast: a context manager's maker for the forward
-    passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}; info: by
-    what it measures, for the run's record.
+    passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}, or None
+    where nothing is to be measured; extractor: its name and hash, for the run's record.
     The other arguments are the experiment's settings (experiments/gan_probe.py).
     """
 
@@ -55,7 +56,7 @@ class ProbeStudy:
         device: torch.device,
         autocast,
         quality,
-        info,
+        extractor,
         *,
         model: str,
         seed: int,
@@ -83,7 +84,8 @@ class ProbeStudy:
         self.quality = quality
         self.seconds = {"probe": 0.0, "past_fakes": 0.0, "quality": 0.0}  # spent evaluating
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
-        self.info = {**info, "probe_c": self.probe_c, "evaluation_seconds": self.seconds}
+        self.extractor = dict(extractor)
+        self.info = {**extractor, "probe_c": self.probe_c, "evaluation_seconds": self.seconds}
         modulation, self.self_supervised = MODELS[model]
         self.conditional = model == "cond"
         self.total_steps, self.position = steps, 0
@@ -288,14 +290,15 @@ class ProbeStudy:
         self.seconds[what] += time.perf_counter() - start
 
     def _probe_blocks(self) -> dict[str, float]:
-        train, test = self.dataset.train_labels[self.probe_indices], self.dataset.test_labels
-        train, test = train.cpu().numpy(), test.cpu().numpy()
-        train_maps = self._features(self.dataset.train_images[self.probe_indices])
-        test_maps = self._features(self.dataset.test_images)
+        data, chosen = self.dataset, self.probe_indices
+        train = data.train_labels[chosen].cpu().numpy()
+        test = data.test_labels.cpu().numpy()
+        everything = torch.arange(len(test), device=chosen.device)
         values = {}
-        for i, (train_features, test_features) in enumerate(
-            zip(train_maps, test_maps, strict=True)
-        ):
+        # One block at a time: the features of one may take gigabytes.
+        for i in range(len(self.discriminator.backbone.blocks)):
+            train_features = self._features(i, data.train_images, chosen)
+            test_features = self._features(i, data.test_images, everything)
             if len(self.probe_c) == i:
                 self.probe_c.append(probes.choose_c(train_features, train))
             accuracy, converged = probes.linear_probe(
@@ -307,14 +310,14 @@ class ProbeStudy:
         return values
 
     @torch.inference_mode()
-    def _features(self, images: torch.Tensor) -> list[np.ndarray]:
-        """Every block's map, pooled: a list of (N, D) float32."""
-        pooled: list[list[torch.Tensor]] = []
-        for batch in images.split(EVALUATION_BATCH):
+    def _features(self, block: int, images, indices: torch.Tensor) -> np.ndarray:
+        """The map of one block (from 0) for some of `images`, pooled: (N, D) float32."""
+        pooled = []
+        for some in indices.split(EVALUATION_BATCH):
             with self.autocast():
-                maps = self.discriminator.backbone.maps(scale_images(batch))
-            pooled.append([probes.pool_map(m, self.probe_features).cpu() for m in maps])
-        return [torch.cat(block).numpy() for block in zip(*pooled, strict=True)]
+                feature_map = self.discriminator.backbone.map_of(block, scale_images(images[some]))
+            pooled.append(probes.pool_map(feature_map, self.probe_features).cpu())
+        return torch.cat(pooled).numpy()
 
     @torch.inference_mode()
     def rotation_probabilities(self, images: torch.Tensor) -> np.ndarray:
@@ -487,12 +490,19 @@ class ProbeStudy:
             "optimisers": {name: o.state_dict() for name, o in self._optimisers().items()},
             "draws": {name: g.get_state() for name, g in self.draws.items()},
             "snapshots": dict(self.snapshots),
+            "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
             "seconds": dict(self.seconds),
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises UserError where the samples' quality was measured by another extractor."""
+        if self.quality and self.extractor != state["extractor"]:
+            raise UserError(
+                f"resume: the run began with the features of {_named(state['extractor'])}, and "
+                f"here are those of {_named(self.extractor)}; their distances do not compare"
+            )
         self.position = state["position"]
         for name, net in self._nets().items():
             net.load_state_dict(state["nets"][name])
@@ -500,7 +510,7 @@ class ProbeStudy:
             optimiser.load_state_dict(state["optimisers"][name])
         for name, draws in self.draws.items():
             draws.set_state(state["draws"][name])
-        self.snapshots = dict(state["snapshots"])
+        self.snapshots = dict(state.get("snapshots", {}))
         self.past_fakes = list(state["past_fakes"])
         self.probe_c[:] = state["probe_c"]
         self.seconds.update(state["seconds"])
@@ -519,6 +529,10 @@ def image_grid(images: torch.Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(canvas).save(file, "png")
     return file.getvalue()
+
+
+def _named(extractor: Mapping[str, str]) -> str:
+    return " ".join(extractor.values())
 
 
 def _table(rows: list[dict]) -> bytes:

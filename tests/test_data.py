@@ -1,7 +1,11 @@
+import errno
 import pickle
 import socket
+import subprocess
+import sys
 import time
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from PIL import Image
 
 from forgetting import data
 from forgetting.errors import UserError
+from forgetting.mapped import MappedImages
 
 
 @pytest.fixture
@@ -170,3 +175,72 @@ def test_a_network_that_never_answers_does_not_hang_the_start(tmp_path, monkeypa
     assert name == "digits" and "cannot be downloaded" in why
     with pytest.raises(UserError, match=r"dataset\.name: CIFAR-10 is not in"):
         data.load("cifar10", tmp_path)
+
+
+MEMORY_SCRIPT = """
+import re, sys
+from pathlib import Path
+import torch
+from PIL import Image
+from forgetting import data
+
+def kilobytes(what):
+    return int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+torch.set_num_threads(1)
+data.load("image_folder", sys.argv[1], 8)  # what this imports is no image
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = kilobytes("VmRSS")
+for _ in range(2):  # the second time from the cache
+    images = data.load("image_folder", sys.argv[1], 256, memory=int(sys.argv[2]))
+    batches = torch.randperm(len(images.train_images)).split(16)
+    total = sum(images.train_images[chosen].numpy().sum(dtype=int) for chosen in batches)
+print(total, (kilobytes("VmHWM") - before) // 1000)
+"""
+
+
+def test_images_beyond_the_budget_are_read_as_they_are_needed(folder, digits):
+    chosen = digits.train_images[digits.train_labels == 0]
+    for i in range(1056):
+        picture = Image.fromarray(chosen[i % len(chosen)].permute(1, 2, 0).numpy())
+        picture.save(folder / "train" / "digit 0" / f"more-{i}.bmp")
+    found = {}
+    for budget in (50_000_000, 10**9):
+        run = [sys.executable, "-c", MEMORY_SCRIPT, str(folder), str(budget)]
+        done = subprocess.run(run, cwd=conftest.PROJECT, capture_output=True, text=True, check=True)
+        found[budget] = [int(word) for word in done.stdout.split()]
+    assert (folder / ".cache-256px.npy").stat().st_size > 200_000_000
+    (total, mapped), (whole_total, whole) = found[50_000_000], found[10**9]
+    assert total == whole_total
+    assert mapped < 50 and whole > 200  # megabytes at the peak
+
+
+def test_mapped_images_are_those_in_memory(folder):
+    whole = data.load("image_folder", folder, 16)
+    mapped = data.load("image_folder", folder, 16, memory=1000)
+    assert mapped.fingerprint == whole.fingerprint
+    for now, then in (
+        (mapped.train_images, whole.train_images),
+        (mapped.test_images, whole.test_images),
+    ):
+        assert isinstance(now, MappedImages) and now.shape == then.shape
+        assert torch.equal(torch.cat(list(now.split(5))), then)
+        some = torch.tensor([[3, 0], [11, 3]])
+        assert torch.equal(now[some], then[some])
+        assert torch.equal(now[2:4], then[2:4]) and torch.equal(now[7], then[7])
+        with pytest.raises(IndexError):
+            now[torch.tensor([12])]
+
+
+def test_images_beyond_the_budget_need_room_for_their_cache(folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = data.load("image_folder", folder, 8).fingerprint
+    monkeypatch.setattr("os.replace", full)
+    for file in folder.glob(".cache*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"do not fit in memory, and .* cannot take their cache"):
+        data.load("image_folder", folder, 8, memory=1000)
+    assert data.load("image_folder", folder, 8).fingerprint == before
+    assert not list(folder.glob(".cache*"))

@@ -56,7 +56,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     for step in (3, 6, 9):
-        checkpoints.save(tmp_path, step, {"step": step, "weights": torch.ones(3)})
+        state = {"step": step, "study": {"weights": torch.ones(3)}}
+        checkpoints.save(tmp_path, step, state)
     newest, before = checkpoints.stored(tmp_path)  # two are kept
     newest.write_bytes(newest.read_bytes()[:-5])
     assert checkpoints.load(tmp_path)["step"] == 6
@@ -65,11 +66,33 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert checkpoints.load(tmp_path) is None
 
 
+def test_a_snapshot_is_written_once_and_read_back_whole(tmp_path, capsys):
+    snapshots = {}
+    for step in (0, 3, 6):
+        snapshots[step] = torch.full((1000,), step)
+        checkpoints.save(tmp_path, step, {"study": {"snapshots": snapshots}})
+        if step == 0:
+            (first,) = tmp_path.glob("snapshot-0-*")
+            written = first.stat().st_ino, first.stat().st_mtime_ns
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == written
+    assert len(list(tmp_path.glob("snapshot-*"))) == 3
+    for path in checkpoints.stored(tmp_path):
+        assert path.stat().st_size < 4000  # holds none of them
+    read = checkpoints.load(tmp_path)["study"]["snapshots"]
+    assert all(torch.equal(read[step], snapshots[step]) for step in (0, 3, 6))
+    (last,) = tmp_path.glob("snapshot-6-*")
+    last.write_bytes(b"damaged")
+    assert list(checkpoints.load(tmp_path)["study"]["snapshots"]) == [0, 3]
+    assert "falling back" in capsys.readouterr().out
+    checkpoints.save(tmp_path, 6, {"study": {"snapshots": snapshots}})
+    assert torch.equal(checkpoints.load(tmp_path)["study"]["snapshots"][6], snapshots[6])
+
+
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "VERSION", 99)
-    checkpoints.save(tmp_path, 1, {})
+    checkpoints.save(tmp_path, 1, {"study": {}})
     monkeypatch.undo()
-    with pytest.raises(UserError, match="another version of this program \\(99, not 1\\)"):
+    with pytest.raises(UserError, match="another version of this program \\(99, not 2\\)"):
         checkpoints.load(tmp_path)
 
 

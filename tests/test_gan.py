@@ -73,6 +73,20 @@ def test_losses_by_hand():
     assert got == pytest.approx(-(log_sigmoid(-3) + log_sigmoid(1)) / 2, rel=1e-6)
 
 
+def test_losses_are_those_of_torch_mimicry():
+    # Values of torch-mimicry 0.1.16 (hinge_loss_dis, hinge_loss_gen, minimax_loss_dis, ns_loss_gen)
+    # on these logits; its ns_loss_gen adds 1e-8 inside the logarithm.
+    real = torch.tensor([-1.5, -0.25, 0.0, 0.75, 2.0, 3.5])
+    fake = torch.tensor([-2.5, -1.0, -0.125, 0.5, 1.25, 4.0])
+    for kind, of_discriminator, of_generator in (
+        ("hinge", 2.437500000, -0.354166657),
+        ("non_saturating", 1.880492687, 0.898984253),
+    ):
+        d, g = losses.discriminator_loss(real, fake, kind), losses.generator_loss(fake, kind)
+        assert d.item() == pytest.approx(of_discriminator, abs=1e-6)
+        assert g.item() == pytest.approx(of_generator, abs=1e-6)
+
+
 def test_gradient_penalty_of_a_linear_critic():
     # D(x) = <w, x> has gradient w everywhere: the penalty is (||w|| - 1)^2.
     weight = torch.randn(3 * 4 * 4)

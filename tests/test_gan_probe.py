@@ -1,6 +1,7 @@
 """The GAN study's command and figures, on real digits."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -17,6 +18,7 @@ from experiments.intervals import mean_interval
 from experiments.plotting import style
 from experiments.results import groups, stored_runs
 from forgetting import data
+from gan import fidelity
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
 TINY += ["quality_every=4", "quality_images=500"]
@@ -42,6 +44,21 @@ def folder(tmp_path_factory):
             )
         assert end.value.code == 0
     return folder
+
+
+@pytest.fixture
+def folder_of_digits(tmp_path, digits):
+    """Zeros and ones as image files, 1.1 MB at 32 pixels."""
+    for split, images, labels, n in (
+        ("train", digits.train_images, digits.train_labels, 150),
+        ("test", digits.test_images, digits.test_labels, 34),
+    ):
+        for c in (0, 1):
+            (tmp_path / "digits" / split / str(c)).mkdir(parents=True)
+            for i, image in enumerate(images[labels == c].repeat(2, 1, 1, 1)[:n]):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                picture.save(tmp_path / "digits" / split / str(c) / f"{i}.png")
+    return tmp_path / "digits"
 
 
 @pytest.fixture
@@ -102,7 +119,35 @@ def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
     assert (resumed.folder / table).read_text() == (through.folder / table).read_text()
 
 
-def test_a_finished_gan_draws_samples(folder, capsys):
+def test_another_extractor_is_refused(tmp_path, capsys, monkeypatch):
+    here = ["with", *TINY, "model=uncond", f"results_dir={tmp_path}"]
+    code, _, _ = in_process(capsys, *here, "stop_after=0.01s")
+    assert code == loop.STOPPED_BY_CLOCK
+    find = fidelity.find_extractor
+
+    def another(*arguments):
+        return dataclasses.replace(find(*arguments), name="another_cnn", sha256="abc")
+
+    monkeypatch.setattr(fidelity, "find_extractor", another)
+    code, _, err = in_process(capsys, *here, "resume=1")
+    assert code == 1 and err.startswith("error: resume: the run began with the features of digits_")
+    assert "another_cnn abc" in err and err.count("\n") == 1
+
+
+def test_images_that_are_read_as_needed_train_the_same(folder_of_digits, tmp_path, capsys):
+    here = ["with", *TINY, "model=ssgan", "dataset.name=image_folder", "dataset.size=32"]
+    here += [f"dataset.root={folder_of_digits}", f"results_dir={tmp_path}", "steps=2"]
+    for memory in ("dataset.memory_mb=1", "dataset.memory_mb=None"):
+        code, _, err = in_process(capsys, *here, memory)
+        assert code == 0, err
+    mapped, whole = (json.loads((tmp_path / i / "metrics.json").read_text()) for i in "12")
+    for name, column in whole.items():
+        assert mapped[name]["values"] == column["values"], name
+
+
+def test_a_finished_gan_draws_samples(folder, capsys, monkeypatch):
+    # Which needs no measure of quality.
+    monkeypatch.setattr(fidelity, "find_extractor", lambda *_: pytest.fail("not needed"))
     code, out, _ = in_process(capsys, "sample", "with", "resume=2", f"results_dir={folder}")
     assert code == 0 and "100 images of step 4" in out
     assert Image.open(folder / "2" / "sample.png").size == (90, 90)
@@ -112,6 +157,8 @@ def test_a_finished_gan_draws_samples(folder, capsys):
         (["resume=5"], "resume: a run of rotation_only has no generator"),
         ([], "resume: name the run"),
         (["resume=77"], "resume: there is no readable run"),
+        (["resume=2", "width=8"], "resume: "),
+        (["resume=2", "model=uncond"], "other settings: model (stored 'ssgan', asked 'uncond')"),
     ):
         code, _, err = in_process(capsys, "sample", "with", *arguments, f"results_dir={folder}")
         assert code == 1 and line in err and err.count("\n") == 1

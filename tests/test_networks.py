@@ -43,7 +43,9 @@ def test_a_downsampling_block_equals_its_textbook_form(first):
 @pytest.mark.parametrize("size,blocks,side", [(8, 4, 2), (16, 4, 4), (32, 4, 8), (64, 5, 8)])
 def test_blocks_follow_from_the_size(size, blocks, side):
     net = Backbone(size, width=4)
-    maps = net.maps(scale_images(torch.zeros(1, 3, size, size, dtype=torch.uint8)))
+    images = scale_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    maps = [net.map_of(block, images) for block in range(len(net.blocks))]
+    assert torch.equal(net.map_of(-1, images), maps[-1])
     assert len(maps) == blocks
     assert maps[-1].shape == (1, 4, side, side)
 
