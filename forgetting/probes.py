@@ -2,7 +2,6 @@
 
 import warnings
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -18,46 +17,57 @@ def pool_map(feature_map: torch.Tensor, limit: int) -> torch.Tensor:
 
 
 def linear_probe(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    test_features: np.ndarray,
-    test_labels: np.ndarray,
+    train_features: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_features: torch.Tensor,
+    test_labels: torch.Tensor,
     c: float = 0.01,
     max_iterations: int = 500,
+    array_api: bool | None = None,
 ) -> tuple[float, bool]:
     """Test accuracy in 0..1 of scikit-learn's LogisticRegression, and whether it converged.
 
     Features that are no numbers (of a diverged net) give NaN, False.
 
-    Features (N, D) float, standardised here with the training features' mean and deviation.
-    c: inverse strength of the L2 penalty, LogisticRegression's C.
+    Features (N, D) float32, standardised here with the training features' mean and deviation;
+    labels (N,) int64. c: inverse strength of the L2 penalty, LogisticRegression's C.
+    array_api: fit the tensors where they are instead of NumPy's arrays; None: if that is a GPU. (On
+    the CPU it took 1.4 times as long.)
     """
+    import sklearn
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    if not (np.isfinite(train_features).all() and np.isfinite(test_features).all()):
+    if not (train_features.isfinite().all() and test_features.isfinite().all()):
         return float("nan"), False
-    mean, deviation = train_features.mean(0), train_features.std(0)
-    deviation = np.where(deviation > 1e-8, deviation, 1.0)
+    mean, deviation = train_features.mean(0), train_features.std(0, correction=0)
+    deviation = torch.where(deviation > 1e-8, deviation, 1.0)
+    train = (train_features - mean) / deviation, train_labels.to(train_features.device)
+    test = (test_features - mean) / deviation, test_labels.to(test_features.device)
+    if array_api is None:
+        array_api = train_features.is_cuda
+    if not array_api:
+        train, test = [x.cpu().numpy() for x in train], [x.cpu().numpy() for x in test]
     model = LogisticRegression(C=c, max_iter=max_iterations)
-    with warnings.catch_warnings():
+    with sklearn.config_context(array_api_dispatch=array_api), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((train_features - mean) / deviation, train_labels)
-    accuracy = model.score((test_features - mean) / deviation, test_labels)
-    return float(accuracy), bool(model.n_iter_.max() < max_iterations)
+        model.fit(*train)
+        accuracy = float(model.score(*test))
+    return accuracy, int(max(model.n_iter_)) < max_iterations
 
 
 def choose_c(
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: torch.Tensor,
+    labels: torch.Tensor,
     grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
 ) -> float:
     """The C of `grid` that does best on a held-out fifth of the training images.
 
-    features (N, D) float, labels (N,) int. Climbs the ascending grid until the accuracy falls, for
-    the large C take longest to fit; of equals the smallest.
+    features (N, D) float32, labels (N,) int64. Climbs the ascending grid until the accuracy falls,
+    for the large C take longest to fit; of equals the smallest.
     """
-    held_out = np.arange(len(labels)) % 5 == 0
+    held_out = torch.arange(len(labels), device=features.device) % 5 == 0
+    labels = labels.to(features.device)
     fit, judge = ~held_out, held_out
     best, best_score = grid[0], -1.0
     for c in grid:

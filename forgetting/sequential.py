@@ -169,9 +169,9 @@ class SequentialTasks:
             _, train_features = self._forward(test.train_images[chosen], self.net.binary_head, True)
             values["probe/final"], converged = probes.linear_probe(
                 train_features,
-                test.train_labels[chosen].cpu().numpy(),
+                test.train_labels[chosen],
                 features,
-                labels.cpu().numpy(),
+                labels,
             )
             values["probe/converged"] = float(converged)
         return values
@@ -185,7 +185,7 @@ class SequentialTasks:
         return float((logits.argmax(1) == rotation_labels(len(upright)).numpy()).mean())
 
     @torch.inference_mode()
-    def _forward(self, images, head, with_features: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    def _forward(self, images, head, with_features: bool) -> tuple[np.ndarray, torch.Tensor | None]:
         """Logits (N, outputs) of one head and the last map, pooled for a probe (N, D) or None."""
         logits, features = [], []
         for batch in images.split(EVALUATION_BATCH):
@@ -193,8 +193,8 @@ class SequentialTasks:
                 last, averaged = self.net(scale_images(batch))
                 logits.append(head(averaged).float().cpu())
             if with_features:
-                features.append(probes.pool_map(last, self.probe_features).cpu())
-        return torch.cat(logits).numpy(), torch.cat(features).numpy() if features else None
+                features.append(probes.pool_map(last, self.probe_features))
+        return torch.cat(logits).numpy(), torch.cat(features) if features else None
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: none."""

@@ -291,8 +291,7 @@ class ProbeStudy:
 
     def _probe_blocks(self) -> dict[str, float]:
         data, chosen = self.dataset, self.probe_indices
-        train = data.train_labels[chosen].cpu().numpy()
-        test = data.test_labels.cpu().numpy()
+        train, test = data.train_labels[chosen], data.test_labels
         everything = torch.arange(len(test), device=chosen.device)
         values = {}
         # One block at a time: the features of one may take gigabytes.
@@ -310,14 +309,14 @@ class ProbeStudy:
         return values
 
     @torch.inference_mode()
-    def _features(self, block: int, images, indices: torch.Tensor) -> np.ndarray:
+    def _features(self, block: int, images, indices: torch.Tensor) -> torch.Tensor:
         """The map of one block (from 0) for some of `images`, pooled: (N, D) float32."""
         pooled = []
         for some in indices.split(EVALUATION_BATCH):
             with self.autocast():
                 feature_map = self.discriminator.backbone.map_of(block, scale_images(images[some]))
-            pooled.append(probes.pool_map(feature_map, self.probe_features).cpu())
-        return torch.cat(pooled).numpy()
+            pooled.append(probes.pool_map(feature_map, self.probe_features))
+        return torch.cat(pooled)
 
     @torch.inference_mode()
     def rotation_probabilities(self, images: torch.Tensor) -> np.ndarray:

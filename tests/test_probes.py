@@ -27,16 +27,19 @@ def test_the_probe_is_standardised_logistic_regression():
     x = x + 0.0
     x[:, 0] = 3.0  # a feature that never changes must not divide by zero
     train, test = np.arange(1000), np.arange(1000, 1500)
-    accuracy, converged = linear_probe(x[train], y[train], x[test], y[test])
+    parts = [torch.from_numpy(part) for part in (x[train], y[train], x[test], y[test])]
+    accuracy, converged = linear_probe(*parts)
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     assert accuracy == pytest.approx(reference.fit(x[train], y[train]).score(x[test], y[test]))
     assert converged
-    assert not linear_probe(x[train], y[train], x[test], y[test], max_iterations=2)[1]
+    assert not linear_probe(*parts, max_iterations=2)[1]
+    # The way of a GPU's tensors, taken here by the CPU's.
+    assert linear_probe(*parts, array_api=True) == (pytest.approx(accuracy, abs=0.005), True)
 
 
 def test_c_is_the_best_of_the_grid_by_held_out_training_images():
     x, y = load_digits(return_X_y=True)
-    x, y = x[:600], y[:600]
+    x, y = torch.from_numpy(x[:600]), torch.from_numpy(y[:600])
     held_out = np.arange(600) % 5 == 0
 
     def score(c):
