@@ -1,75 +1,226 @@
-"""Figures from stored runs, and from nothing else.
+"""Every figure and table from stored runs, and from nothing else, and a page with all of them.
 
-python experiments/figures.py [--runs DIR ...] [--out DIR] [--only figure3,summary]
+python experiments/figures.py [--runs DIR ...] [--out DIR] [--only figure3,table1]
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments import gan_figures, sequential_figures
-from experiments.plotting import style
-from experiments.results import PROJECT, Group, groups, stored_runs
+from experiments import gan_figures, sequential_figures, tables
+from experiments.plotting import empty, style
+from experiments.report import Entry, report
+from experiments.results import PROJECT, READ_ERRORS, Group, StoredRun, groups, runs_and_rest
+from experiments.tables import TABLES
 from forgetting.errors import UserError
+from forgetting.files import write_atomically
 
-FIGURES: dict[str, tuple[str, Callable[[Sequence[Group]], Figure]]] = {
-    "figure1": ("gan_probe", gan_figures.figure1),
-    "figure2": ("gan_probe", gan_figures.figure2),
-    "figure3": ("sequential_tasks", sequential_figures.figure3),
-    "accuracy_matrix": ("sequential_tasks", sequential_figures.accuracy_matrix),
-    "representation": ("sequential_tasks", sequential_figures.representation),
-    "summary": ("sequential_tasks", sequential_figures.summary),
-    "forgetting": ("sequential_tasks", sequential_figures.forgetting),
-    "probe_by_block": ("gan_probe", gan_figures.probe_by_block),
-    "past_fakes": ("gan_probe", gan_figures.past_fakes),
-    "samples": ("gan_probe", gan_figures.samples),
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: of which study, in which words, of which of its runs, and how it is drawn."""
+
+    study: str
+    title: str
+    shows: str
+    draw: Callable[[Sequence[Group]], Figure]
+    select: Callable[[Sequence[Group]], Sequence[Group]] = list
+
+
+SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
+FIGURES = {
+    "figure1": Drawing(
+        GAN,
+        "Figure 1: rotations and what the discriminator makes of them",
+        "Real and generated images in four rotations, below each the trained discriminator's "
+        "predicted probabilities; the paper has a drawing here.",
+        gan_figures.figure1,
+        gan_figures.with_rotations,
+    ),
+    "figure2": Drawing(
+        GAN,
+        "Figure 2: what the discriminator knows of the classes while the GAN trains",
+        "Test accuracy of a linear classifier on the frozen discriminator's features, the best "
+        "block's. A fall is forgetting. A cross: the classifier did not converge.",
+        gan_figures.figure2,
+        gan_figures.probed,
+    ),
+    "figure3": Drawing(
+        SEQUENTIAL,
+        "Figure 3: accuracy on the current task, one task after another",
+        "The classifier learns one class against all others at a time; grey lines are switches of "
+        "the task, the dashed line ends a cycle through the classes, dotted is chance.",
+        sequential_figures.figure3,
+    ),
+    "figure4": Drawing(
+        GAN,
+        "Figure 4: distribution of the samples' distance over seeds and models",
+        "FID where Inception's weights could be had, else a Fréchet distance on the features of a "
+        "named classifier of our own, which does not compare with FID. Lower is better.",
+        gan_figures.figure4,
+        gan_figures.measured,
+    ),
+    "probe_by_block": Drawing(
+        GAN,
+        "Representation by block over training",
+        "As Figure 2, every residual block for itself.",
+        gan_figures.probe_by_block,
+        gan_figures.probed,
+    ),
+    "past_fakes": Drawing(
+        GAN,
+        "Does the discriminator forget old fakes? Accuracy",
+        "Rows: the discriminator over training; columns: the generator whose fakes it has to tell "
+        "from held-out real images. What is left of the diagonal is the past.",
+        gan_figures.past_fakes,
+        gan_figures.with_past_fakes,
+    ),
+    "past_fakes_auc": Drawing(
+        GAN,
+        "Does the discriminator forget old fakes? Area under the ROC curve",
+        "The same without a threshold: whether it still ranks real images above the old fakes.",
+        gan_figures.past_fakes_auc,
+        gan_figures.with_past_fakes,
+    ),
+    "quality": Drawing(
+        GAN,
+        "Quality of the samples over training",
+        "The distance of Figure 4 along the way.",
+        gan_figures.quality,
+        gan_figures.measured,
+    ),
+    "samples": Drawing(
+        GAN,
+        "Samples over training",
+        "The same latents every time, a row a model, its first seed.",
+        gan_figures.samples,
+        gan_figures.first_seeds,
+    ),
+    "representation": Drawing(
+        SEQUENTIAL,
+        "What the features hold of all classes",
+        "Test accuracy of a linear probe of the frozen features at each task's end.",
+        sequential_figures.representation,
+    ),
+    "accuracy_matrix": Drawing(
+        SEQUENTIAL,
+        "Accuracy on every task over time",
+        "A row a task. With one head for all tasks the labels change their meaning at a switch, so "
+        "that low accuracy on other tasks is forced.",
+        sequential_figures.accuracy_matrix,
+    ),
+    "summary": Drawing(
+        SEQUENTIAL,
+        "Sequential tasks: the measures",
+        "A grey point a seed, mean and interval; below, rotation minus vanilla by seed.",
+        sequential_figures.summary,
+    ),
+    "forgetting": Drawing(
+        SEQUENTIAL,
+        "Sequential tasks with a head a task: forgetting and transfer",
+        "The measures of the continual-learning literature, for runs with head=per_task.",
+        sequential_figures.forgetting,
+        sequential_figures.head_a_task,
+    ),
 }
+NAMES = [*FIGURES, *TABLES]
 
 
-def draw(folders: Sequence[str | Path], out: str | Path, only: Sequence[str] = ()) -> list[Path]:
-    """Write the figures as PNG and PDF into `out`; the PNGs' paths."""
+def draw(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    only: Sequence[str] = (),
+    page: str | Path | None = None,
+) -> list[Path]:
+    """Write figures (PNG, PDF) and tables (CSV, Markdown, LaTeX) into `out`, and the report to
+    `page` where one is named; the paths of what is there to look at."""
     style()
-    runs = stored_runs(*folders)
+    runs, left_out = runs_and_rest(*folders)
     out = Path(out)
+    written, entries = [], []
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name in only or NAMES:
+            make = _figure if name in FIGURES else _table
+            path, entry = make(name, runs, out)
+            written.append(path)
+            entries.append(entry)
+        if page:
+            write_atomically(page, report(entries, left_out).encode())
+            written.append(Path(page))
     except OSError as error:
-        raise UserError(f"--out: cannot write to {out}: {error.strerror}") from None
-    written = []
-    for name in only or FIGURES:
-        study, function = FIGURES[name]
-        figure = function(groups(runs, study))
-        for suffix in ("png", "pdf"):
-            # No date inside: the same runs draw the same file.
-            figure.savefig(
-                out / f"{name}.{suffix}", metadata={} if suffix == "png" else {"CreationDate": None}
-            )
-        plt.close(figure)
-        written.append(out / f"{name}.png")
+        where = error.filename or out
+        raise UserError(f"--out: cannot write to {where}: {error.strerror}") from None
     return written
 
 
+def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+    drawing = FIGURES[name]
+    shown = drawing.select(groups(runs, drawing.study))
+    try:
+        figure = drawing.draw(shown)
+    except READ_ERRORS as error:
+        # A run that no check foresaw: the other figures are drawn, and this one says what it was.
+        reason = f"{name}: cannot be drawn from these runs: {type(error).__name__}: {error}"
+        print(reason, file=sys.stderr)
+        figure, shown = empty(reason), []
+    for suffix in ("png", "pdf"):
+        # No date inside: the same runs draw the same file.
+        figure.savefig(
+            out / f"{name}.{suffix}",
+            metadata={} if suffix == "png" else {"CreationDate": None},
+            dpi=min(200, 40000 / figure.get_figheight()),  # what a PNG can be high
+        )
+    plt.close(figure)
+    picture = out / f"{name}.png"
+    runs = [run for group in shown for run in group.runs]
+    return picture, Entry(drawing.title, drawing.shows, drawing.study, runs, picture=picture)
+
+
+def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+    table = TABLES[name]
+    chosen = table.select(runs)
+    frame = table.make(chosen)
+    for suffix, content in (
+        ("csv", frame.to_csv(index=False)),
+        ("md", tables.markdown(frame)),
+        ("tex", tables.latex(frame, table.title)),
+    ):
+        write_atomically(out / f"{name}.{suffix}", content.encode())
+    entry = Entry(table.title, table.note, table.study, chosen, table=frame)
+    return out / f"{name}.md", entry
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the figures from stored runs.")
-    default = [PROJECT / "results/runs", PROJECT / "results/reference"]
-    parser.add_argument("--runs", action="append", metavar="DIR", help="a folder of Sacred runs")
-    parser.add_argument("--out", default=PROJECT / "results/figures", metavar="DIR")
-    parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(FIGURES))
+    parser = argparse.ArgumentParser(description="Draw figures and tables from stored runs.")
+    results = PROJECT / "results"
+    parser.add_argument(
+        "--runs",
+        action="append",
+        metavar="DIR",
+        help="a folder of Sacred runs; unset: results/runs and results/reference",
+    )
+    parser.add_argument("--out", metavar="DIR", help="unset: results/figures")
+    parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(NAMES))
     options = parser.parse_args()
     only = [name for name in options.only.split(",") if name]
+    out = Path(options.out) if options.out else results / "figures"
+    page = out / "report.html" if options.out else results / "report.html"
     try:
         for name in only:
-            if name not in FIGURES:
-                raise UserError(f"--only: no figure {name!r}; there are {', '.join(FIGURES)}")
+            if name not in NAMES:
+                raise UserError(f"--only: no figure {name!r}; there are {', '.join(NAMES)}")
         for folder in options.runs or []:
             if not Path(folder).is_dir():
                 raise UserError(f"--runs: there is no folder {folder}")
-        for path in draw(options.runs or default, options.out, only):
+        folders = options.runs or [results / "runs", results / "reference"]
+        for path in draw(folders, out, only, None if only else page):
             print(os.path.relpath(path))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

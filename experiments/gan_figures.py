@@ -1,5 +1,6 @@
 """Figures of the discriminator-probe study."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.plotting import WIDTH, draw_curve, empty, panels, rows, seeds
-from experiments.results import Group, StoredRun
+from experiments.plotting import WIDTH, caption, draw_curve, empty, panels, rows, seeds
+from experiments.results import READ_ERRORS, Group, StoredRun
 
 MODELS = {
     "uncond": "unconditional GAN",
@@ -28,14 +29,68 @@ def models(group: Group) -> list[str]:
     return [model for model in MODELS if model in group.arms()]
 
 
-def with_metric(found: Sequence[Group], metric: str) -> list[Group]:
-    """The groups, without the runs that never logged the metric (unlabelled images have no probe,
-    and rotation_only has no fakes)."""
-    kept = [
-        Group([run for run in group.runs if metric in run.metrics], group.differs)
-        for group in found
-    ]
+def distance_metrics(runs: Sequence[StoredRun]) -> list[str]:
+    """fid and fd_<extractor>, as far as all of the runs have them."""
+    logged = [set(run.result) & set(run.metrics) for run in runs]
+    names = set.intersection(*logged) if logged else set()
+    return sorted(name for name in names if name == "fid" or name.startswith("fd_"))
+
+
+# ------------------------------------------------------------------ which runs a figure shows
+
+
+def keep(found: Sequence[Group], wanted) -> list[Group]:
+    """The groups, of each the runs for which wanted(run)."""
+    kept = [Group([run for run in group.runs if wanted(run)], group.differs) for group in found]
     return [group for group in kept if group.runs]
+
+
+def probed(found: Sequence[Group]) -> list[Group]:
+    """Without runs on unlabelled images, which have no probe."""
+    return keep(found, lambda run: "probe/best" in run.metrics)
+
+
+def measured(found: Sequence[Group]) -> list[Group]:
+    """Those whose samples' quality was measured."""
+    return keep(found, lambda run: bool(distance_metrics([run])))
+
+
+def with_past_fakes(found: Sequence[Group]) -> list[Group]:
+    """Those with a whole matrix of past fakes; rotation_only has no fakes."""
+    return keep(found, lambda run: "past_fakes/auc" in run.metrics and _whole(run, PAST_FAKES))
+
+
+def with_rotations(found: Sequence[Group]) -> list[Group]:
+    """The first GAN with a rotation loss that kept its predictions."""
+    for group in found:
+        for model in ("ssgan", "ssgan_sbn"):
+            for run in group.of_arm(model):
+                if _whole(run, "rotations.csv"):
+                    return [Group([run], group.differs)]
+    return []
+
+
+def first_seeds(found: Sequence[Group]) -> list[Group]:
+    """A group a model, of its first seed."""
+    return [
+        Group([group.of_arm(model)[0]], group.differs)
+        for group in keep(found, lambda run: any(run.folder.glob("samples-*.png")))
+        for model in models(group)
+    ]
+
+
+PAST_FAKES = "past_fakes.csv"
+
+
+def _whole(run: StoredRun, name: str) -> bool:
+    try:
+        return not run.table(name).empty
+    except READ_ERRORS as error:
+        print(f"passed over {run.folder / name}: {error}", file=sys.stderr)
+        return False
+
+
+# ------------------------------------------------------------------ the figures
 
 
 def figure2(found: Sequence[Group]) -> Figure:
@@ -47,12 +102,24 @@ def figure2(found: Sequence[Group]) -> Figure:
             runs = group.of_arm(model)
             label = f"{MODELS[model]}, {seeds(len(runs))}"
             draw_curve(axis, runs, "probe/best", label=label, color=COLOURS[model], **DOTS)
+            mark_unconverged(axis, runs, "probe/best", COLOURS[model])
         axis.set_xlabel("generator updates")
         axis.set_ylabel("linear probe of the\nbest block, test accuracy")
         axis.legend(frameon=False, fontsize="x-small")
 
-    found = with_metric(found, "probe/best")
     return rows(found, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
+
+
+def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:
+    """A cross where a probe of some run did not converge."""
+    block = metric.removeprefix("probe/block_")
+    names = [m for m in runs[0].metrics if m.startswith("probe/converged")]
+    names = [m for m in names if metric == "probe/best" or m.endswith(f"_{block}")]
+    converged = np.array([run.metrics[name][1] for run in runs for name in names]).min(0)
+    steps, values = runs[0].metrics[metric][0], [run.metrics[metric][1] for run in runs]
+    failed = converged < 1
+    if failed.any():
+        axis.plot(steps[failed], np.mean(values, 0)[failed], "x", color=colour, markersize=6)
 
 
 def probe_by_block(found: Sequence[Group]) -> Figure:
@@ -67,24 +134,33 @@ def probe_by_block(found: Sequence[Group]) -> Figure:
             for metric, colour in zip(blocks, colours, strict=True):
                 label = metric.removeprefix("probe/").replace("_", " ")
                 draw_curve(axis, runs, metric, label=label, color=colour, **DOTS)
+                mark_unconverged(axis, runs, metric, colour)
             axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
             axis.set_xlabel("generator updates")
             axis.locator_params(axis="x", nbins=4)
         axes[0].set_ylabel("linear probe,\ntest accuracy")
         axes[0].legend(frameon=False, fontsize="x-small")
 
-    found = with_metric(found, "probe/best")
     return rows(found, "probe by block, GAN probe", 2.4, draw, "mean over seeds, 95 % t band")
 
 
 def past_fakes(found: Sequence[Group]) -> Figure:
     """Accuracy of the discriminator at t on the fakes of the generator at s <= t, over seeds."""
+    label = "real against fakes, balanced\naccuracy at logit 0 (0.5: chance)"
+    return _past_fakes(found, "accuracy", label)
 
+
+def past_fakes_auc(found: Sequence[Group]) -> Figure:
+    """The same by the area under the ROC curve, which asks for no threshold."""
+    return _past_fakes(found, "auc", "real against fakes,\narea under the ROC curve")
+
+
+def _past_fakes(found: Sequence[Group], measure: str, label: str) -> Figure:
     def draw(part, group):
         axes = panels(part, len(models(group)), sharey=True)
         for axis, model in zip(axes, models(group), strict=True):
             runs = group.of_arm(model)
-            matrix = past_fakes_matrix(runs)
+            matrix = past_fakes_matrix(runs, measure)
             mesh = axis.pcolormesh(matrix.to_numpy(), cmap="RdBu", vmin=0, vmax=1)
             ticks = np.arange(0, len(matrix), max(1, len(matrix) // 4))
             axis.set_xticks(ticks + 0.5, matrix.columns[ticks])
@@ -92,27 +168,62 @@ def past_fakes(found: Sequence[Group]) -> Figure:
             axis.set_xlabel("generator at update")
             axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
         axes[0].set_ylabel("discriminator at update")
-        part.colorbar(
-            mesh, ax=axes, label="real against fakes, balanced\naccuracy at logit 0 (0.5: chance)"
-        )
+        part.colorbar(mesh, ax=axes, label=label)
 
-    found = with_metric(found, "past_fakes/accuracy")
     return rows(found, "past fakes, GAN probe", 2.6, draw, "mean over seeds")
 
 
-def past_fakes_matrix(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """Accuracy by discriminator (rows) and generator (columns), mean over runs; NaN for s > t."""
-    table = pd.concat([pd.read_csv(run.folder / "past_fakes.csv") for run in runs])
-    return table.pivot_table(index="discriminator", columns="generator", values="accuracy")
+def past_fakes_matrix(runs: Sequence[StoredRun], measure: str = "accuracy") -> pd.DataFrame:
+    """Accuracy or auc by discriminator (rows) and generator (columns), mean over runs; NaN for
+    s > t."""
+    table = pd.concat([run.table(PAST_FAKES) for run in runs])
+    return table.pivot_table(index="discriminator", columns="generator", values=measure)
+
+
+def figure4(found: Sequence[Group]) -> Figure:
+    """The samples' distance to the test images at the end of training, a point a seed: Figure 4 of
+    Chen et al., arXiv 1811.11212."""
+
+    def draw(part, group):
+        metrics = distance_metrics(group.runs)
+        for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
+            for x, model in enumerate(models(group)):
+                values = [run.result[metric] for run in group.of_arm(model)]
+                axis.boxplot(
+                    [values],
+                    positions=[x],
+                    widths=0.5,
+                    showfliers=False,
+                    medianprops={"color": COLOURS[model]},
+                )
+                axis.plot([x] * len(values), values, ".", color=COLOURS[model], alpha=0.7)
+            counts = [f"{m}\n{seeds(len(group.of_arm(m)))}" for m in models(group)]
+            axis.set_xticks(range(len(counts)), counts)
+            axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
+
+    what = "Figure 4, distance of the samples, GAN probe"
+    return rows(found, what, 2.4, draw, "median, quartiles and every seed")
+
+
+def quality(found: Sequence[Group]) -> Figure:
+    """The same distance over training."""
+
+    def draw(part, group):
+        metrics = distance_metrics(group.runs)
+        for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
+            for model in models(group):
+                runs = group.of_arm(model)
+                label = f"{MODELS[model]}, {seeds(len(runs))}"
+                draw_curve(axis, runs, metric, label=label, color=COLOURS[model], **DOTS)
+            axis.set_xlabel("generator updates")
+            axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
+            axis.legend(frameon=False, fontsize="x-small")
+
+    return rows(found, "quality of samples, GAN probe", 2.4, draw, "mean over seeds, 95 % t band")
 
 
 def samples(found: Sequence[Group]) -> Figure:
     """Samples of the same latents over training, a row a model, of its first seed."""
-    found = [
-        Group([group.of_arm(model)[0]], group.differs)
-        for group in with_metric(found, "past_fakes/accuracy")
-        for model in models(group)
-    ]
 
     def draw(part, group):
         (run,) = group.runs
@@ -135,21 +246,15 @@ def updates(grid: Path) -> int:
 def figure1(found: Sequence[Group]) -> Figure:
     """Real and generated images in four rotations with the trained discriminator's predictions, of
     the first run of a GAN with a rotation loss."""
-    runs = [
-        group.of_arm(model)[0]
-        for group in found
-        for model in models(group)
-        if model in ("ssgan", "ssgan_sbn")
-    ]
-    if not runs:
+    if not found:
         return empty("Figure 1, rotations: no completed run of ssgan")
-    run = runs[0]
-    table = pd.read_csv(run.folder / "rotations.csv")
+    (run,) = found[0].runs
+    table = run.table("rotations.csv")
     images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
-    figure, axes = plt.subplots(len(ROTATIONS), len(images), figsize=(WIDTH, 4.8))
+    figure, axes = plt.subplots(len(ROTATIONS), len(images), figsize=(WIDTH, 5))
     figure.suptitle(
-        f"{run.data}, preset {run.preset}, {run.arm}, seed {run.seed}; "
-        "bars: predicted probability of 0°, 90°, 180°, 270° (right one dark)",
+        caption(found[0], f"{run.arm}, seed {run.seed}")
+        + "\nbars: predicted probability of 0°, 90°, 180°, 270°; the right one is dark and written",
         fontsize="small",
         x=0.01,
         ha="left",
@@ -163,6 +268,7 @@ def figure1(found: Sequence[Group]) -> Figure:
         values = [getattr(row, f"q_{degrees}") for degrees in ROTATIONS]
         bars.bar(range(4), values, color=["0.2" if i == turns else "0.75" for i in range(4)])
         bars.set(ylim=(0, 1), xticks=[], yticks=[])
+        bars.text(3.6, 0.5, f"{values[turns]:.2f}", fontsize=5, va="center")
         if turns == 0:
             axis.set_title(row.kind, fontsize="x-small")
         if row.image == 0:

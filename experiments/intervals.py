@@ -8,12 +8,14 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean over n seeds and its 95 % t interval; low and high are NaN for one seed."""
+    """A mean over n seeds, its 95 % t interval, and the t test's two-sided p value of a mean of
+    zero; low, high and p are NaN for one seed."""
 
     mean: float
     low: float
     high: float
     n: int
+    p: float
 
     @property
     def contains_zero(self) -> bool:
@@ -25,7 +27,13 @@ def mean_interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % confidence interval by Student's t, for values (n,) of independent seeds."""
     values = np.asarray(values, float)
     low, high = band(values[:, None])[1:]
-    return Interval(float(values.mean()), float(low[0]), float(high[0]), len(values))
+    n, mean = len(values), float(values.mean())
+    p = float("nan")
+    if n > 1:
+        error = values.std(ddof=1) / np.sqrt(n)
+        # Equal values leave no doubt, of zero or of another number.
+        p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    return Interval(mean, float(low[0]), float(high[0]), n, p)
 
 
 def paired_interval(a: dict[int, float], b: dict[int, float]) -> Interval | None:
@@ -43,3 +51,18 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     half = stats.t.ppf(0.975, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values (m,) of a family of claims, adjusted so that the chance of even one false claim is
+    bounded (Holm 1979, "A simple sequentially rejective multiple test procedure"). NaN stays NaN
+    and counts as no claim."""
+    p = np.asarray(p, float)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = p.copy()
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted.tolist()

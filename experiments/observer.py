@@ -38,7 +38,7 @@ class RunFolder(FileStorageObserver):
         _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
         if before:
             # The run began when it first began, and what it made is still there.
-            for key in ("start_time", "artifacts"):
+            for key in ("start_time", "artifacts", "meta"):
                 self.run_entry[key] = before[key]
             self.save_json(self.run_entry, "run.json")
         if self.resuming:

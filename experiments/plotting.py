@@ -1,5 +1,6 @@
 """What all figures share: one look, and rows of panels, a row a group of runs."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 import matplotlib
@@ -37,24 +38,43 @@ def seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
+def caption(group: Group, words: str) -> str:
+    """What is shown, from where, and which runs: "reference: 8 runs" or "runs 3, 5"."""
+    return f"{group.title}; {words}; {sources(group)}"
+
+
+def sources(group: Group) -> str:
+    """The runs of a group by their folders' names and ids, the many of a folder counted."""
+    by_folder: dict[str, list[str]] = {}
+    for run in group.runs:
+        by_folder.setdefault(run.folder.parent.name, []).append(run.id)
+    return ", ".join(
+        f"{folder}/{', '.join(ids)}"
+        if len(ids) < 7 and all(map(str.isdigit, ids))
+        else f"{len(ids)} of {folder}"
+        for folder, ids in by_folder.items()
+    )
+
+
 def rows(
     found: Sequence[Group],
     what: str,
     height: float,
     draw: Callable[[Figure, Group], None],
-    caption: str,
+    shows: str,
 ) -> Figure:
     """A figure with a row of panels, `height` inches high, for every group of runs.
 
-    what: its name in words, for when there is no run; caption: what follows a row's title.
+    what: its name in words, for when there is no run; shows: what a row's caption says of it.
     """
     if not found:
         return empty(f"{what}: no completed run")
     figure = plt.figure(figsize=(WIDTH, height * len(found)))
     for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
         one_seed = all(len(group.of_arm(arm)) == 1 for arm in group.arms())
-        words = "one seed, so no interval" if one_seed and "95 %" in caption else caption
-        part.suptitle(f"{group.title}; {words}", fontsize="small", x=0.01, ha="left")
+        words = "one seed, so no interval" if one_seed and "95 %" in shows else shows
+        text = textwrap.fill(caption(group, words), 118)
+        part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
     return figure
 

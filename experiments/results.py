@@ -9,9 +9,11 @@ and a command that makes runs fit to be published:
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -35,7 +37,11 @@ READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64)."""
+    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
+
+    code: the commit it came from, with a + where files were changed. asked: what followed `with` on
+    the command line.
+    """
 
     id: str
     folder: Path
@@ -48,9 +54,10 @@ class StoredRun:
     result: dict
     info: dict
     code: str
+    asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
 
-    @property
+    @functools.cached_property
     def settings(self) -> str:
         """All that the run computes from but arm and seed, as one comparable text."""
         kept = {k: v for k, v in self.config.items() if k not in INCIDENTAL}
@@ -58,12 +65,35 @@ class StoredRun:
             k: v for k, v in kept["dataset"].items() if k not in ("root", "memory_mb")
         }
         kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
+        kept["extractor"] = self.info.get("extractor_sha256", self.info.get("extractor"))
         del kept[ARM_SETTING[self.study]]
         return json.dumps({"study": self.study, **kept}, sort_keys=True)
 
+    def table(self, name: str) -> pd.DataFrame:
+        """A CSV file that the study kept with the run. Raises OSError or ValueError."""
+        return _csv(self.folder / name)
+
+    @property
+    def command(self) -> str:
+        """The command line that makes this run, up to where it is stored."""
+        own = (f"{ARM_SETTING[self.study]}=", "seed=", *(f"{key}=" for key in INCIDENTAL))
+        words = [word for word in self.asked if not word.startswith(own)]
+        words += [f"{ARM_SETTING[self.study]}={self.arm}", f"seed={self.seed}"]
+        return f"python experiments/{self.study}.py with {shlex.join(words)}"
+
+
+@functools.cache
+def _csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path)
+
 
 def stored_runs(*folders: str | Path) -> list[StoredRun]:
-    """All completed runs in `folders`, one a setting, arm and seed.
+    """All completed runs in `folders`, as `runs_and_rest` finds them."""
+    return runs_and_rest(*folders)[0]
+
+
+def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
+    """All completed runs in `folders`, one a setting, arm and seed; how many of other statuses.
 
     Of equal runs the first folder's counts, and there the latest. A folder that cannot be read is
     named and passed over; runs that are not complete are counted in one line.
@@ -88,7 +118,7 @@ def stored_runs(*folders: str | Path) -> list[StoredRun]:
     if left_out:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
         print(f"left out, not complete: {counts}", file=sys.stderr)
-    return list(found.values())
+    return list(found.values()), left_out
 
 
 def load_runs(*folders: str | Path) -> pd.DataFrame:
@@ -97,26 +127,32 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
     The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
     folders are given.
     """
-    parts = []
-    for run in stored_runs(*folders):
-        name = str(run.folder) if len(folders) > 1 else run.id
-        for metric, (steps, values) in run.metrics.items():
-            part = pd.DataFrame({"step": steps, "value": values})
-            parts.append(
-                part.assign(
-                    run=name,
-                    study=run.study,
-                    data=run.data,
-                    preset=run.preset,
-                    arm=run.arm,
-                    seed=run.seed,
-                    metric=metric,
-                )
-            )
-    columns = ["run", "study", "data", "preset", "arm", "seed", "metric", "step", "value"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)[columns]
+    curves = [
+        (run, name, steps, values)
+        for run in stored_runs(*folders)
+        for name, (steps, values) in run.metrics.items()
+    ]
+    lengths = [len(steps) for _, _, steps, _ in curves]
+
+    def column(of_run) -> pd.Series:
+        # As categories: one text a run and not one a row.
+        codes, texts = pd.factorize(np.array([of_run(*curve) for curve in curves], object))
+        return pd.Series(pd.Categorical.from_codes(np.repeat(codes, lengths), texts))
+
+    several = len(folders) > 1
+    return pd.DataFrame(
+        {
+            "run": column(lambda run, *_: str(run.folder) if several else run.id),
+            "study": column(lambda run, *_: run.study),
+            "data": column(lambda run, *_: run.data),
+            "preset": column(lambda run, *_: str(run.preset)),
+            "arm": column(lambda run, *_: run.arm),
+            "seed": np.repeat(np.array([run.seed for run, *_ in curves], np.int64), lengths),
+            "metric": column(lambda _, name, *__: name),
+            "step": np.concatenate([np.empty(0, np.int64)] + [steps for _, _, steps, _ in curves]),
+            "value": np.concatenate([np.empty(0)] + [values for *_, values in curves]),
+        }
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +166,11 @@ class Group:
     def title(self) -> str:
         run = self.runs[0]
         return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
+
+    def settings_but(self, keys: Iterable[str]) -> str:
+        """The settings its runs share but `keys`, as one comparable text."""
+        kept = {k: v for k, v in json.loads(self.runs[0].settings).items() if k not in keys}
+        return json.dumps(kept, sort_keys=True)
 
     def arms(self) -> list[str]:
         return list(dict.fromkeys(run.arm for run in self.runs))
@@ -178,12 +219,16 @@ def _read(path: Path) -> StoredRun:
         result=record["result"],
         info=info,
         code=commit + ("+" if repositories[0].get("dirty") else ""),
+        asked=tuple(str(word) for word in record["meta"]["options"]["UPDATE"]),
         metrics={
             name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
             for name, m in metrics.items()
         },
     )
     run.settings  # noqa: B018  what it is made of must be there
+    for name, (steps, values) in run.metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1:
+            raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
     return run
 
 

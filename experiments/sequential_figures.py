@@ -97,8 +97,8 @@ def representation(found: Sequence[Group]) -> Figure:
         axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
         axis.legend(frameon=False, fontsize="x-small")
 
-    caption = "mean over seeds, 95 % t band"
-    return rows(found, "representation, sequential tasks", 2.4, draw, caption)
+    shows = "mean over seeds, 95 % t band"
+    return rows(found, "representation, sequential tasks", 2.4, draw, shows)
 
 
 def accuracy_matrix(found: Sequence[Group]) -> Figure:
@@ -141,8 +141,11 @@ def summary(found: Sequence[Group]) -> Figure:
 def forgetting(found: Sequence[Group]) -> Figure:
     """The literature's measures likewise, for runs with a head a task: with a shared head the
     labels change their meaning, and what falls is not forgotten."""
-    found = [group for group in found if group.runs[0].config["head"] == "per_task"]
     return measures_of(found, TRANSFER_MEASURES, "forgetting, sequential tasks with head=per_task")
+
+
+def head_a_task(found: Sequence[Group]) -> list[Group]:
+    return [group for group in found if group.runs[0].config["head"] == "per_task"]
 
 
 def measures_of(found: Sequence[Group], measures: dict[str, str], what: str) -> Figure:

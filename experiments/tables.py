@@ -1,71 +1,397 @@
-"""The measures of stored runs as a Markdown table, with intervals.
+"""Tables from stored runs: the paper's, ours beside its reported values, and our own.
 
-python experiments/tables.py [--runs DIR ...]
+A table is a DataFrame of texts, one row a measurement; a cell that is not known is empty. Rows of
+other data, presets or settings are rows of their own.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
+import csv
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.intervals import Interval, mean_interval, paired_interval
-from experiments.results import PROJECT, Group, groups, stored_runs
+import numpy as np
+import pandas as pd
+
+from experiments.gan_figures import MODELS, distance_metrics
+from experiments.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.results import Group, StoredRun, groups
 from experiments.sequential_figures import ARMS, MEASURES, TRANSFER_MEASURES
 
 DIFFERENCES = (("rotation", "vanilla"), ("rotation", "augment"))
+REPORTED = Path(__file__).with_name("reported.csv")
+EMPTY = "\N{EN DASH}"  # how a cell that is not known is shown
+# Table 2's grid: Chen et al., arXiv 1811.11212, Section 4.1.
+REGULARIZERS = (("spectral_norm", None), ("gradient_penalty", 1.0), ("gradient_penalty", 10.0))
+BETAS = ((0.0, 0.9), (0.5, 0.9), (0.5, 0.999))
+D_STEPS = (1, 2)
+GRID_SETTINGS = (
+    *("regularizer", "spectral_norm", "gradient_penalty_weight"),
+    *("adam_betas", "d_steps"),
+)
 
 
-def measures_table(group: Group) -> list[list[str]]:
-    """A header and a row a measure: each arm's mean over seeds, and differences paired by seed.
+@dataclass(frozen=True)
+class Table:
+    """`study`: None for both; `note`: what a reader must know; `select`: the runs it is made of;
+    `make`: their table."""
 
-    In brackets the 95 % t interval; a difference whose interval contains zero is undecided.
-    """
-    arms = [arm for arm in ARMS if arm in group.arms()]
-    pairs = [pair for pair in DIFFERENCES if set(pair) <= set(arms)]
-    header = ["measure", *arms, *(f"{a} - {b}" for a, b in pairs)]
-    table = [header]
-    for measure, words in {**MEASURES, **TRANSFER_MEASURES}.items():
-        if measure not in group.runs[0].result:
-            continue
-        by_seed = {
-            arm: {run.seed: run.result[measure] for run in group.of_arm(arm)} for arm in arms
+    study: str | None
+    title: str
+    note: str
+    select: Callable[[Sequence[StoredRun]], list[StoredRun]]
+    make: Callable[[Sequence[StoredRun]], pd.DataFrame]
+
+
+# ------------------------------------------------------------------ the paper's
+
+
+@functools.cache
+def reported(table: str) -> dict[tuple[str, str], str]:
+    """(data, model) -> the paper's value as it is printed there, or ""."""
+    with REPORTED.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["table"] == table]
+    return {(row["data"], row["model"]): row["value"] for row in rows}
+
+
+def papers_data(label: str, table: str) -> str | None:
+    """The paper's name of the data set of a label: CIFAR-10 for "CIFAR-10 (JPEG q75)"."""
+    names = {data for data, _ in reported(table)}
+    return next((name for name in names if label.split(" (")[0] == name), None)
+
+
+def table1(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    rows, seen = [], set()
+    models = [model for model in MODELS if model != "rotation_only"]
+    for group in groups(runs, "gan_probe"):
+        data = papers_data(group.runs[0].data, "table1")
+        for model in (m for m in models if m in group.arms()):
+            seen.add((data, model))
+            of_arm = group.of_arm(model)
+            distances = {
+                metric: min(run.result[f"{metric}_best"] for run in of_arm)
+                for metric in distance_metrics(of_arm)
+            }
+            rows.append(
+                _where(group)
+                | {
+                    "model": model,
+                    "seeds": str(len(of_arm)),
+                    "best FID, ours": f"{distances['fid']:.2f}" if "fid" in distances else "",
+                    "best FID, paper": reported("table1").get((data, model), ""),
+                    "other distance, ours": ", ".join(
+                        f"{value:.2f} {metric}"
+                        for metric, value in distances.items()
+                        if metric != "fid"
+                    ),
+                }
+            )
+    for (data, model), value in reported("table1").items():
+        if (data, model) not in seen:
+            rows.append({"data": data, "model": model, "best FID, paper": value})
+    columns = ["data", "preset", "settings", "model", "seeds"]
+    columns += ["best FID, ours", "best FID, paper", "other distance, ours"]
+    return _frame(rows, columns)
+
+
+def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    models = ("uncond", "ssgan")
+    families: dict[str, list[Group]] = {}
+    for group in groups(runs, "gan_probe"):
+        if set(models) & set(group.arms()):
+            families.setdefault(group.settings_but(GRID_SETTINGS), []).append(group)
+    rows = []
+    for family in families.values() or [[]]:
+        cells = {grid_cell(group.runs[0]): group for group in family}
+        grid = [(*r, betas, d) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
+        for cell in dict.fromkeys([*grid, *cells]):
+            _, weight, betas, d_steps = cell
+            name = "spectral norm" if weight is None else f"gradient penalty {weight:g}"
+            row = _where(family[0]) | {"settings": _scale(family)} if family else {}
+            row |= {
+                "regularizer": name,
+                "beta1, beta2": f"{betas[0]:g}, {betas[1]:g}",
+                "D steps": str(d_steps),
+            }
+            for model in models:
+                of_arm = cells[cell].of_arm(model) if cell in cells else []
+                row[f"{model}, ours"] = _distances(of_arm)
+                row[f"{model}, paper"] = ""  # printed as a figure, not as numbers
+            rows.append(row)
+    columns = ["data", "preset", "settings", "regularizer", "beta1, beta2", "D steps"]
+    return _frame(rows, columns + [f"{m}, {who}" for m in models for who in ("ours", "paper")])
+
+
+def grid_cell(run: StoredRun) -> tuple:
+    """(regularizer, lambda or None, (beta1, beta2), discriminator steps) of a run."""
+    config = run.config
+    penalised = config["regularizer"] == "gradient_penalty"
+    weight = float(config["gradient_penalty_weight"]) if penalised else None
+    return config["regularizer"], weight, tuple(config["adam_betas"]), config["d_steps"]
+
+
+def _distances(runs: Sequence[StoredRun]) -> str:
+    texts = []
+    for metric in distance_metrics(runs):
+        values = [run.result[metric] for run in runs]
+        deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        count = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
+        texts.append(f"{np.mean(values):.2f}{deviation} {metric} ({count})")
+    return ", ".join(texts)
+
+
+def _scale(family: Sequence[Group]) -> str:
+    config = family[0].runs[0].config
+    widths = f"{config['generator_width']}/{config['discriminator_width']}"
+    return f"{config['steps']} updates, width {widths}"
+
+
+def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    rows, seen = [], set()
+    for group in groups(runs, "gan_probe"):
+        data = papers_data(group.runs[0].data, "table3")
+        for model in (m for m in MODELS if m in group.arms()):
+            of_arm = [run for run in group.of_arm(model) if "probe/best" in run.metrics]
+            if not of_arm:
+                continue
+            seen.add((data, model))
+            blocks = sorted(m for m in of_arm[0].metrics if m.startswith("probe/block_"))
+            for metric in [*blocks, "probe/best"]:
+                best = metric == "probe/best"
+                last = mean_interval([run.metrics[metric][1][-1] for run in of_arm])
+                rows.append(
+                    _where(group)
+                    | {
+                        "model": model,
+                        "seeds": str(last.n),
+                        "block": metric.removeprefix("probe/").removeprefix("block_"),
+                        "accuracy, ours": shown(last),
+                        "accuracy, paper": reported("table3").get((data, model), "")
+                        if best
+                        else "",
+                    }
+                )
+    for (data, model), value in reported("table3").items():
+        if (data, model) not in seen:
+            rows.append({"data": data, "model": model, "block": "best", "accuracy, paper": value})
+    columns = ["data", "preset", "settings", "model", "seeds", "block"]
+    return _frame(rows, [*columns, "accuracy, ours", "accuracy, paper"])
+
+
+# ------------------------------------------------------------------ our own
+
+
+def measures(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """Each arm's mean over seeds and differences paired by seed, with 95 % t intervals."""
+    rows = []
+    for group in groups(runs, "sequential_tasks"):
+        for measure, words in {**MEASURES, **TRANSFER_MEASURES}.items():
+            if measure not in group.runs[0].result:
+                continue
+            row = _where(group) | {"measure": words.replace("\n", " ")}
+            for arm in (arm for arm in ARMS if arm in group.arms()):
+                row[arm] = shown(mean_interval(list(_by_seed(group, arm, measure).values())))
+            for a, b in DIFFERENCES:
+                difference = paired_interval(
+                    _by_seed(group, a, measure), _by_seed(group, b, measure)
+                )
+                if difference is not None:
+                    undecided = " undecided" if difference.contains_zero else ""
+                    row[f"{a} - {b}"] = shown(difference, "+") + undecided
+            rows.append(row)
+    columns = ["data", "preset", "settings", "measure", *ARMS]
+    return _frame(rows, columns + [f"{a} - {b}" for a, b in DIFFERENCES])
+
+
+def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """The paper's claims, each a mean over seeds that it says is above zero (or, where so said,
+    not above), with Holm's correction over the claims on equal data and preset."""
+    found = []
+    for group in groups(runs, "sequential_tasks"):
+        for control, words in (("vanilla", "vanilla's"), ("augment", "the control's")):
+            difference = paired_interval(
+                _by_seed(group, "rotation", "cycle_gain"), _by_seed(group, control, "cycle_gain")
+            )
+            claim = f"rotation's last cycle minus first is above {words}"
+            found.append((group, claim, True, difference))
+    for group in groups(runs, "gan_probe"):
+        final = {m: _by_seed(group, m, "probe_final") for m in ("uncond", "ssgan")}
+        forgotten = {m: peak_minus_final(group.of_arm(m)) for m in ("uncond", "ssgan")}
+        above = paired_interval(final["ssgan"], final["uncond"])
+        found.append((group, "ssgan's final probe is above uncond's", True, above))
+        for model, falls in (("uncond", True), ("ssgan", False)):
+            words = "falls from its peak" if falls else "does not fall from its peak"
+            fall = mean_interval(list(forgotten[model].values())) if forgotten[model] else None
+            found.append((group, f"{model}'s probe {words}", falls, fall))
+        distances = distance_metrics([run for m in final for run in group.of_arm(m)])
+        for metric in distances:
+            lower = paired_interval(
+                _by_seed(group, "uncond", metric), _by_seed(group, "ssgan", metric)
+            )
+            found.append((group, f"ssgan's {metric} is below uncond's", True, lower))
+    found = [claim for claim in found if claim[3] is not None]
+    families: dict[tuple, list[int]] = {}
+    for i, (group, *_) in enumerate(found):
+        families.setdefault((group.runs[0].data, group.runs[0].preset), []).append(i)
+    adjusted = [float("nan")] * len(found)
+    for members in families.values():
+        for i, p in zip(members, holm([found[i][3].p for i in members]), strict=True):
+            adjusted[i] = p
+    rows = [
+        _where(group)
+        | {
+            "the paper's claim": claim,
+            "difference": shown(difference, "+"),
+            "seeds": str(difference.n),
+            "p, Holm": "" if np.isnan(p) else f"{p:.3f}",
+            "verdict": verdict(difference, p, expected),
         }
-        row = [words.replace("\n", " ")]
-        row += [shown(mean_interval(list(by_seed[arm].values())), "") for arm in arms]
-        for a, b in pairs:
-            difference = paired_interval(by_seed[a], by_seed[b])
-            row.append("" if difference is None else shown(difference, "+"))
-            if difference is not None and difference.contains_zero:
-                row[-1] += " undecided"
-        table.append(row)
-    return table
+        for (group, claim, expected, difference), p in zip(found, adjusted, strict=True)
+    ]
+    columns = ["data", "preset", "settings", "the paper's claim", "difference", "seeds"]
+    return _frame(rows, [*columns, "p, Holm", "verdict"])
 
 
-def shown(interval: Interval, sign: str) -> str:
+def verdict(difference: Interval, p: float, expected: bool) -> str:
+    """What a difference says of a claim that it is (or, expected False, is not) above zero; p:
+    Holm's."""
+    if not p < 0.05 or difference.contains_zero:
+        return "undecided"
+    return "confirmed" if (difference.mean > 0) == expected else "against"
+
+
+def peak_minus_final(runs: Sequence[StoredRun]) -> dict[int, float]:
+    """Seed -> probe accuracy at the peak minus at the end; {} for fewer than two seeds.
+
+    The peak is that of the other seeds' mean: a run's own maximum is above its end by chance alone.
+    """
+    runs = [run for run in runs if "probe/best" in run.metrics]
+    if len(runs) < 2:
+        return {}
+    curves = np.stack([run.metrics["probe/best"][1] for run in runs])
+    others = (curves.sum(0) - curves) / (len(runs) - 1)
+    peaks = others.argmax(1)
+    return {
+        run.seed: float(curve[peak] - curve[-1])
+        for run, curve, peak in zip(runs, curves, peaks, strict=True)
+    }
+
+
+def shown(interval: Interval, sign: str = "") -> str:
+    """ "0.805 [0.797, 0.812]"; the mean alone for one seed."""
     if interval.n < 2:
         return f"{interval.mean:{sign}.3f}"
     return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
+def _by_seed(group: Group, arm: str, measure: str) -> dict[int, float]:
+    return {run.seed: run.result[measure] for run in group.of_arm(arm) if measure in run.result}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print the measures of stored runs.")
-    parser.add_argument("--runs", action="append", metavar="DIR", help="a folder of Sacred runs")
-    folders = parser.parse_args().runs or [PROJECT / "results/runs", PROJECT / "results/reference"]
-    for folder in map(Path, folders):
-        if not folder.is_dir() and folder.parent != PROJECT / "results":
-            sys.exit(f"error: --runs: there is no folder {folder}")
-    found = groups(stored_runs(*folders), "sequential_tasks")
-    if not found:
-        print("no completed run of sequential_tasks")
-    for group in found:
-        seeds = ", ".join(f"{arm}: seeds {[r.seed for r in group.of_arm(arm)]}" for arm in ARMS)
-        print(f"{group.title}; {seeds}\n\n{markdown(measures_table(group))}\n")
+def _where(group: Group) -> dict[str, str]:
+    run = group.runs[0]
+    return {"data": run.data, "preset": str(run.preset), "settings": group.differs}
 
 
-if __name__ == "__main__":
-    main()
+def _frame(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(columns), dtype=object).fillna("")
+
+
+def _of(study: str) -> Callable[[Sequence[StoredRun]], list[StoredRun]]:
+    return lambda runs: [run for run in runs if run.study == study]
+
+
+def _with_distance(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    return [run for run in runs if run.study == "gan_probe" and distance_metrics([run])]
+
+
+def _with_probe(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    return [run for run in runs if run.study == "gan_probe" and "probe/best" in run.metrics]
+
+
+UNCORRECTED = (
+    "Means over seeds; in brackets 95 % t intervals, of differences paired by seed. An interval "
+    "that contains zero is undecided. "
+)
+BESIDE = 'The paper\'s values for CIFAR-10 stand beside every data set called "CIFAR-10 (...)".'
+TABLES = {
+    "table1": Table(
+        "gan_probe",
+        "Table 1: best FID by model and data set",
+        "The best over seeds and training. FID is Inception's; a distance on other features is "
+        "named after them and does not compare with it. The paper's are the best of three seeds. "
+        + BESIDE,
+        _with_distance,
+        table1,
+    ),
+    "table2": Table(
+        "gan_probe",
+        "Table 2: robustness to regularizer, Adam's betas and discriminator steps",
+        "Mean and standard deviation over seeds at the end of training. Runs of another scale have "
+        "rows of their own. The paper's values are not known as numbers.",
+        lambda runs: [r for r in _with_distance(runs) if r.arm in ("uncond", "ssgan")],
+        table2,
+    ),
+    "table3": Table(
+        "gan_probe",
+        "Table 3: linear probe of the discriminator by block",
+        "Test accuracy at the end of training, mean over seeds with its 95 % t interval. " + BESIDE,
+        _with_probe,
+        table3,
+    ),
+    "measures": Table(
+        "sequential_tasks",
+        "Sequential tasks: the measures",
+        UNCORRECTED + "Not corrected for looking at several measures.",
+        _of("sequential_tasks"),
+        measures,
+    ),
+    "claims": Table(
+        None,
+        "The paper's claims",
+        UNCORRECTED + "p is of the t test, by Holm's correction over all rows of equal data and "
+        "preset; a claim is confirmed, or the result against it, below 0.05. A fall from the peak "
+        "is measured at the step where the other seeds' mean is highest.",
+        lambda runs: list(runs),
+        claims,
+    ),
+}
+
+
+# ------------------------------------------------------------------ as files
+
+
+def markdown(table: pd.DataFrame) -> str:
+    rows = [table.columns, *table.replace("", EMPTY).itertuples(index=False)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(table.columns) + "|", *lines[1:]]) + "\n"
+
+
+def latex(table: pd.DataFrame, title: str) -> str:
+    """A table by booktabs."""
+    rows = [table.columns, *table.replace("", EMPTY).itertuples(index=False)]
+    head, *body = [" & ".join(map(_latex_text, row)) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_latex_text(title)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
+            *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    EMPTY: "--",
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)

@@ -1,6 +1,8 @@
 """What is drawn is what is stored."""
 
 import json
+import math
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -10,10 +12,10 @@ import pytest
 from conftest import PROJECT, TINY, command
 
 from experiments import figures, runner, sequential_figures, sequential_tasks
-from experiments.intervals import mean_interval, paired_interval
+from experiments.intervals import Interval, holm, mean_interval, paired_interval
 from experiments.plotting import style
 from experiments.results import Group, export, groups, load_runs, stored_runs
-from experiments.tables import measures_table
+from experiments.tables import TABLES, claims, measures, verdict
 from forgetting.errors import UserError
 
 
@@ -121,27 +123,46 @@ def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures
         assert f"{difference.mean:+.3f}" in axis.get_xlabel()
 
 
-def test_the_table_holds_the_same_numbers(folder, found):
-    done = command("tables.py", "--runs", str(folder), cwd=folder)
-    assert done.returncode == 0 and "undecided" in done.stdout
+def test_the_table_holds_the_same_numbers(found):
+    table = measures(found[0].runs)
     by_seed = {
         arm: {run.seed: run.result["recovery"] for run in found[0].of_arm(arm)}
         for arm in found[0].arms()
     }
-    (row,) = [row for row in measures_table(found[0]) if row[0].startswith("recovery")]
+    (row,) = [row for _, row in table.iterrows() if row["measure"].startswith("recovery")]
     interval = mean_interval(list(by_seed["augment"].values()))
-    assert row[3] == f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    assert row["augment"] == f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
     difference = paired_interval(by_seed["rotation"], by_seed["augment"])
-    assert row[5].startswith(f"{difference.mean:+.3f} [{difference.low:+.3f}")
-    assert row[5].endswith("undecided") == (difference.low <= 0 <= difference.high)
-    assert "| ".join(row) in done.stdout.replace(" |", "|")
+    text = row["rotation - augment"]
+    assert text.startswith(f"{difference.mean:+.3f} [{difference.low:+.3f}")
+    assert text.endswith("undecided") == (difference.low <= 0 <= difference.high)
+
+
+def test_claims_are_corrected_as_a_family(found):
+    table = claims(found[0].runs)
+    differences = [
+        paired_interval(
+            {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("rotation")},
+            {run.seed: run.result["cycle_gain"] for run in found[0].of_arm(other)},
+        )
+        for other in ("vanilla", "augment")
+    ]
+    expected = holm([difference.p for difference in differences])
+    assert table["p, Holm"].tolist() == [f"{p:.3f}" for p in expected]
+    for text, difference in zip(table["difference"], differences, strict=True):
+        assert text.startswith(f"{difference.mean:+.3f} [")
+    sure = Interval(0.1, 0.05, 0.15, 5, 0.001)
+    assert verdict(sure, 0.002, True) == "confirmed" and verdict(sure, 0.002, False) == "against"
+    assert verdict(sure, 0.06, True) == "undecided"
+    assert verdict(sure._replace(low=-0.01), 0.002, True) == "undecided"
+    assert verdict(sure, math.nan, True) == "undecided"
 
 
 def test_what_falls_with_a_shared_head_is_not_called_forgetting(found):
     shared = [
         Group([replace(run, config={**run.config, "head": "shared"}) for run in found[0].runs], "")
     ]
-    figure = sequential_figures.forgetting(shared)
+    figure = sequential_figures.forgetting(sequential_figures.head_a_task(shared))
     assert "head=per_task: no completed run" in figure.texts[0].get_text()
 
 
@@ -158,16 +179,31 @@ def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
     assert "passed over runs/1: JSONDecodeError" in done.stderr
     assert "passed over runs/foreign" in done.stderr
     assert "left out, not complete: 1 interrupted" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("pdf", "png")
-    )
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *(f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("pdf", "png")),
+        *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")),
+        "report.html",
+    }
+    assert "Left out, not complete: 1 interrupted" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_run_that_no_check_foresaw_leaves_the_other_figures(found, tmp_path, capsys):
+    run = found[0].runs[0]
+    metrics = {name: m for name, m in run.metrics.items() if name != "accuracy/current"}
+    path, entry = figures._figure("figure3", [replace(run, metrics=metrics)], tmp_path)
+    assert path.stat().st_size > 1000 and entry.runs == []
+    assert "figure3: cannot be drawn from these runs: KeyError" in capsys.readouterr().err
 
 
 def test_without_runs_every_figure_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     done = command("figures.py", "--runs", "empty", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0
-    assert (tmp_path / "out/figure3.png").stat().st_size > 1000
+    for name in ("figure1", "figure2", "figure3", "figure4", "summary", "samples"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
+    assert "CIFAR-10,,,cond,,,15.60," in (tmp_path / "out/table1.csv").read_text()
+    assert "CIFAR-10,,,rotation_only,,best,,0.762" in (tmp_path / "out/table3.csv").read_text()
+    assert (tmp_path / "out/table2.csv").read_text().count("gradient penalty 10") == 6
     figure = sequential_figures.figure3([])
     assert figure.texts[0].get_text() == "Figure 3, sequential tasks: no completed run"
     for arguments, line in (
@@ -195,6 +231,14 @@ def test_the_control_has_its_panel_without_a_rotation_run(found):
     titles = [axis.get_title(loc="left") for axis in axes]
     assert [title[:3] for title in titles] == ["(a)", "(b)", "(c)"] and "control" in titles[2]
     assert "0 seeds" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
+
+
+def test_a_command_makes_the_run_again(found):
+    run = found[0].of_arm("rotation")[1]
+    words = shlex.split(run.command)
+    assert words[:4] == ["python", "experiments/sequential_tasks.py", "with", "quick"]
+    assert words[-2:] == ["method=rotation", "seed=1"] and "width=4" in words
+    assert not any(word.startswith("results_dir") for word in words)
 
 
 def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,10 +14,10 @@ from conftest import command
 from PIL import Image
 from test_gan import study as tiny_study
 
-from experiments import checkpoints, gan_figures, gan_probe, loop, runner
+from experiments import checkpoints, gan_figures, gan_probe, loop, runner, tables
 from experiments.intervals import mean_interval
 from experiments.plotting import style
-from experiments.results import groups, stored_runs
+from experiments.results import Group, groups, stored_runs
 from forgetting import data
 from gan import fidelity
 
@@ -257,13 +258,14 @@ def test_every_block_is_drawn(found):
     assert len(axes[1].lines) == 4
 
 
-def test_past_fakes_are_drawn_as_stored(found):
-    axes = gan_figures.past_fakes(found).axes
+@pytest.mark.parametrize("name,measure", [("past_fakes", "accuracy"), ("past_fakes_auc", "auc")])
+def test_past_fakes_are_drawn_as_stored(found, name, measure):
+    axes = getattr(gan_figures, name)(gan_figures.with_past_fakes(found)).axes
     drawn = axes[1].collections[0].get_array()
     assert axes[1].collections[0].get_clim() == (0, 1)
     tables = [
         {
-            (int(r["discriminator"]), int(r["generator"])): float(r["accuracy"])
+            (int(r["discriminator"]), int(r["generator"])): float(r[measure])
             for r in csv.DictReader((run.folder / "past_fakes.csv").open())
         }
         for run in found[0].of_arm("ssgan")
@@ -277,7 +279,7 @@ def test_past_fakes_are_drawn_as_stored(found):
 
 
 def test_figure1_shows_the_stored_predictions_under_the_turned_images(found):
-    figure = gan_figures.figure1(found)
+    figure = gan_figures.figure1(gan_figures.with_rotations(found))
     run = found[0].of_arm("ssgan")[0]
     rows = list(csv.DictReader((run.folder / "rotations.csv").open()))
     assert len(rows) == 4 * 8 and {r["kind"] for r in rows} == {"real", "generated"}
@@ -290,10 +292,85 @@ def test_figure1_shows_the_stored_predictions_under_the_turned_images(found):
         heights = [bar.get_height() for bar in axis.child_axes[0].patches]
         assert heights == [float(row[f"q_{d}"]) for d in (0, 90, 180, 270)]
         assert sum(heights) == pytest.approx(1, abs=1e-5)
+        right = float(row[f"q_{row['degrees']}"])
+        assert axis.child_axes[0].texts[0].get_text() == f"{right:.2f}"
 
 
 def test_samples_are_the_stored_grids(found):
-    figure = gan_figures.samples(found)
+    figure = gan_figures.samples(gan_figures.first_seeds(found))
     run = found[0].of_arm("uncond")[0]
     shown = figure.axes[2].images[0].get_array()
     assert np.array_equal(shown, plt.imread(run.folder / "samples-000004.png"))
+
+
+def test_figure4_draws_every_seeds_distance(found):
+    (axis,) = gan_figures.figure4(gan_figures.measured(found)).axes
+    points = [line for line in axis.lines if line.get_marker() == "."]
+    for x, (line, model) in enumerate(zip(points, ("uncond", "ssgan"), strict=True)):
+        stored = [run.result["fd_digits_cnn"] for run in found[0].of_arm(model)]
+        assert line.get_ydata().tolist() == stored and set(line.get_xdata()) == {x}
+    medians = [line for line in axis.lines if line.get_color() == gan_figures.COLOURS["ssgan"]]
+    assert np.median(stored) == pytest.approx(medians[0].get_ydata()[0])
+    assert "fd_digits_cnn" in axis.get_ylabel() and "FID" not in axis.get_ylabel()
+
+
+def test_quality_is_drawn_along_training(found):
+    (axis,) = gan_figures.quality(gan_figures.measured(found)).axes
+    for line, model in zip(axis.lines, ("uncond", "ssgan"), strict=True):
+        curves = [run.metrics["fd_digits_cnn"][1] for run in found[0].of_arm(model)]
+        assert np.array_equal(line.get_ydata(), np.mean(curves, axis=0))
+
+
+def test_a_probe_that_did_not_converge_is_marked(found):
+    run = found[0].of_arm("uncond")[0]
+    steps, converged = run.metrics["probe/converged_2"]
+    failed = dataclasses.replace(
+        run, metrics={**run.metrics, "probe/converged_2": (steps, np.array([1.0, 0.0, 1.0]))}
+    )
+    assert converged.tolist() == [1, 1, 1]
+    for draw in (gan_figures.figure2, gan_figures.probe_by_block):
+        (axis,) = draw([Group([failed], "")]).axes
+        (cross,) = [line for line in axis.lines if line.get_marker() == "x"]
+        assert cross.get_xdata().tolist() == [2]
+
+
+def test_tables_hold_the_stored_numbers(found):
+    runs = found[0].runs
+    best = tables.table1(runs)
+    uncond = [run.result["fd_digits_cnn_best"] for run in found[0].of_arm("uncond")]
+    assert best.loc[0, "other distance, ours"] == f"{min(uncond):.2f} fd_digits_cnn"
+    assert best.loc[0, "best FID, ours"] == "" == best.loc[0, "best FID, paper"]
+    at_the_end = [run.result["fd_digits_cnn"] for run in found[0].of_arm("ssgan")]
+    text = f"{np.mean(at_the_end):.2f} ± {np.std(at_the_end, ddof=1):.2f} fd_digits_cnn (2 seeds)"
+    grid = tables.table2([run for run in runs if run.arm in ("uncond", "ssgan")])
+    assert len(grid) == 18 and grid["ssgan, ours"].tolist() == [text] + [""] * 17
+    probes = tables.table3(runs)
+    row = probes[(probes["model"] == "ssgan") & (probes["block"] == "3")].iloc[0]
+    last = mean_interval([r.metrics["probe/block_3"][1][-1] for r in found[0].of_arm("ssgan")])
+    assert row["accuracy, ours"] == tables.shown(last)
+    # Beside CIFAR-10 stand the paper's values, under whatever images are called CIFAR-10 (...).
+    named = [dataclasses.replace(run, data="CIFAR-10 (JPEG q75)") for run in runs]
+    probes = tables.table3(named)
+    papers = probes[probes["block"] == "best"].set_index(["data", "model"])["accuracy, paper"]
+    assert papers["CIFAR-10 (JPEG q75)", "uncond"] == "0.778"
+    assert papers["CIFAR-10", "ssgan_sbn"] == "0.799" and ("CIFAR-10", "uncond") not in papers
+
+
+def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
+    runs = found[0].of_arm("uncond")
+    curves = [run.metrics["probe/best"][1] for run in runs]
+    expected = {i: curves[i][curves[1 - i].argmax()] - curves[i][-1] for i in (0, 1)}
+    assert tables.peak_minus_final(runs) == pytest.approx(expected)
+    assert tables.peak_minus_final(runs[:1]) == {}
+
+
+def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "runs")
+    for run, name in (("1", "past_fakes.csv"), ("2", "rotations.csv")):
+        (tmp_path / "runs" / run / name).write_text("")
+    found = groups(stored_runs(tmp_path / "runs"), "gan_probe")
+    shown = gan_figures.with_past_fakes(found)
+    assert "1/past_fakes.csv: " in capsys.readouterr().err
+    assert [run.id for group in shown for run in group.runs] == ["2", "3", "4"]
+    (group,) = gan_figures.with_rotations(found)
+    assert [run.id for run in group.runs] == ["4"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.intervals import band, mean_interval, paired_interval
+from experiments.intervals import band, holm, mean_interval, paired_interval
 
 VALUES = [0.71, 0.74, 0.70, 0.78, 0.73]
 
@@ -14,6 +14,7 @@ def test_the_interval_is_scipys():
     reference = stats.ttest_1samp(VALUES, 0).confidence_interval(0.95)
     assert (got.low, got.high) == pytest.approx((reference.low, reference.high))
     assert got.n == 5 and not got.contains_zero
+    assert got.p == pytest.approx(stats.ttest_1samp(VALUES, 0).pvalue)
 
 
 def test_seeds_pair():
@@ -24,7 +25,7 @@ def test_seeds_pair():
     reference = stats.ttest_rel([a[s] for s in shared], [b[s] for s in shared])
     interval = reference.confidence_interval(0.95)
     assert (got.low, got.high) == pytest.approx((interval.low, interval.high))
-    assert got.n == 4
+    assert got.n == 4 and got.p == pytest.approx(reference.pvalue)
     assert paired_interval({0: 1.0}, {1: 1.0}) is None
 
 
@@ -40,3 +41,24 @@ def test_a_band_is_an_interval_at_every_point():
     for k in range(3):
         expected = mean_interval(curves[:, k])
         assert (mean[k], low[k], high[k]) == pytest.approx(expected[:3])
+
+
+def test_equal_values_leave_no_doubt():
+    assert mean_interval([0.2, 0.2]).p == 0 and mean_interval([0.0, 0.0]).p == 1
+
+
+def test_holms_correction():
+    # The worked example of Wikipedia's "Holm-Bonferroni method": at 0.05 the first and the fourth
+    # of these are rejected.
+    adjusted = holm([0.01, 0.04, 0.03, 0.005])
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    with_unknown = holm([0.01, math.nan, 0.04])
+    assert with_unknown[::2] == pytest.approx([0.02, 0.04]) and math.isnan(with_unknown[1])
+    # By its definition: the claim of rank k is rejected while each p of rank i <= k has
+    # p <= alpha / (m - i).
+    p = np.random.default_rng(1).uniform(0, 0.2, 7)
+    for alpha in (0.01, 0.05, 0.2):
+        ordered = np.sort(p)
+        fails = [i for i in range(7) if ordered[i] > alpha / (7 - i)]
+        rejected = set(ordered[: fails[0] if fails else 7])
+        assert {x for x, a in zip(p, holm(p), strict=True) if a <= alpha} == rejected
