@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run figures test format setup clean
+.PHONY: run figures test torture bench format setup clean
 
 run: $(INSTALLED)  ## both studies on digits, two arms each, then the figures
 	$(PY) experiments/sequential_tasks.py with quick
@@ -18,6 +18,12 @@ test: $(INSTALLED)  ## lint, format check and all tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+torture: $(INSTALLED)  ## 50 kills at random moments, 500 bad command lines as processes
+	$(PY) tests/torture.py
+
+bench: $(INSTALLED)  ## what is claimed of speed, measured; best on an idle machine
+	$(PY) experiments/bench.py
 
 format: $(INSTALLED)
 	$(PY) -m ruff check --fix .

@@ -28,8 +28,8 @@ def row(name: str, device: str, ratios: list[float], aim: str) -> dict:
     return {
         "name": name,
         "device": device,
-        "ratio": round(float(np.median(ratios)), 3),
-        "spread": [round(low, 3), round(high, 3)],
+        "ratio": float(f"{np.median(ratios):.3g}"),
+        "spread": [float(f"{low:.3g}"), float(f"{high:.3g}")],
         "aim": aim,
     }
 
@@ -92,7 +92,32 @@ def draw_many(rounds: int) -> Iterator[dict]:
         yield row(f"draw {many} runs, of the time for {few}", "cpu", ratios, "at most 4 (linear)")
 
 
-BENCHMARKS = {"draw_many": draw_many}
+# ------------------------------------------------------------------ checkpoints and probes
+
+
+def parts_of_a_run(rounds: int) -> Iterator[dict]:
+    """What checkpoints and evaluation take beside training, from the runs' own clocks.
+
+    At the `cpu` preset's widths and intervals, on digits at 32 pixels.
+    """
+    runs = {
+        "sequential_tasks": "method=rotation iterations_per_task=250 cycles=1",
+        "gan_probe": "model=ssgan steps=500",
+    }
+    for study, words in runs.items():
+        command = [sys.executable, str(PROJECT / f"experiments/{study}.py"), "with", "cpu"]
+        command += ["dataset.name=digits", "dataset.size=32", "probe_images=1000", *words.split()]
+        shares = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = [*command, f"results_dir={folder}"]
+                subprocess.run(arguments, check=True, capture_output=True)
+                taken = json.loads((Path(folder) / "1/info.json").read_text())["seconds"]
+                shares.append(taken["checkpoints"] / taken["training"])
+        yield row(f"{study}: checkpoints, of training", "cpu", shares, "under 0.02")
+
+
+BENCHMARKS = {"draw_many": draw_many, "parts_of_a_run": parts_of_a_run}
 
 
 def main() -> None:
@@ -115,9 +140,9 @@ def main() -> None:
         for name in names:
             for r in BENCHMARKS[name](options.rounds):
                 rows[r["name"], r["device"]] = r
-                spread = "{:.2f} to {:.2f}".format(*r["spread"])
+                spread = "{:.3g} to {:.3g}".format(*r["spread"])
                 print(
-                    f"{r['name']:<52} {r['device']:<6} {r['ratio']:8.2f}  {spread:<16}  {r['aim']}"
+                    f"{r['name']:<52} {r['device']:<6} {r['ratio']:8.3g}  {spread:<16}  {r['aim']}"
                 )
                 content = json.dumps({"rows": list(rows.values())}, indent=1)
                 write_atomically(out, content.encode() + b"\n")

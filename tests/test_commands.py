@@ -11,10 +11,9 @@ import time
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, PROJECT, TINY, command
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from torture import every_line, refuse_all
 
-from experiments import loop, runner, sequential_tasks
+from experiments import gan_probe, loop, runner, sequential_tasks
 from experiments.results import stored_runs
 
 SCRIPT = "sequential_tasks.py"
@@ -292,44 +291,21 @@ def test_the_real_command_ends_in_one_line(arguments, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-KEYS = sorted(sequential_tasks.RULES)
-# Any text is a path or a label, and any positive number a rate.
-MAY_BE_HUGE = ("results_dir", "dataset.root", "preset", "dataset.label", "resume", "stop_after")
-MAY_BE_HUGE += ("lr", "rotation_weight")
-WRONG = st.one_of(
-    st.tuples(
-        st.sampled_from([k for k in KEYS if k not in MAY_BE_HUGE]),
-        st.one_of(
-            st.integers(max_value=-1),
-            st.floats(max_value=-1e-9, allow_infinity=True),
-            st.integers(min_value=10**10),
-            st.lists(st.text("abc", max_size=3), max_size=3).map(repr),
-            st.sampled_from(["{}", "()", "[1]", "nan", "-inf", "'", "{'a':1}", "!!", "é", "\\"]),
-        ),
-    ).map(lambda pair: f"{pair[0]}={pair[1]}"),
-    st.text("abcdefgh._=1 -", min_size=1, max_size=12).filter(
-        lambda text: (
-            text.partition("=")[0].strip() not in KEYS
-            and text not in ("-", "--")
-            and not text.startswith("-")
-        )
-    ),
-)
+def test_no_bad_command_line_starts_a_run(capsys, tmp_path):
+    experiments = {SCRIPT: sequential_tasks, "gan_probe.py": gan_probe}
+    for script, line in every_line(500, seed=0):
+        module = experiments[script]
+        with pytest.raises(SystemExit) as end:
+            arguments = ["with", "quick", f"results_dir={tmp_path}/runs", line]
+            runner.main(module.ex, module.STUDY, [script, *arguments])
+        err = capsys.readouterr().err
+        assert end.value.code in (1, 2), (script, line)
+        assert err.startswith("error: ") and err.count("\n") == 1, (script, line, err)
+        assert not list(tmp_path.iterdir()), (script, line)
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
-@given(wrong=WRONG)
-def test_no_bad_command_line_starts_a_run(wrong, capsys, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("never") / "runs"
-    code, _, err = in_process(capsys, "with", "quick", f"results_dir={folder}", wrong)
-    assert code in (1, 2), wrong
-    assert err.startswith("error: ") and err.count("\n") == 1, wrong
-    assert not folder.exists(), (wrong, err)
+def test_nor_does_one_as_a_process(tmp_path):
+    refuse_all(every_line(20, seed=1), tmp_path)
 
 
 @pytest.mark.parametrize("iterations", [3, 30])  # at 3, a probe is the first to see it
