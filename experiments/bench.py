@@ -7,6 +7,7 @@ are its median over the rounds and its spread (smallest to largest).
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -92,32 +93,48 @@ def draw_many(rounds: int) -> Iterator[dict]:
         yield row(f"draw {many} runs, of the time for {few}", "cpu", ratios, "at most 4 (linear)")
 
 
-# ------------------------------------------------------------------ checkpoints and probes
+# ------------------------------------------------------------------ checkpoints
 
 
-def parts_of_a_run(rounds: int) -> Iterator[dict]:
-    """What checkpoints and evaluation take beside training, from the runs' own clocks.
+def checkpoint_cost(rounds: int) -> Iterator[dict]:
+    """A checkpoint against the training between two, at the `cpu` preset's widths and interval, on
+    digits at 32 pixels."""
+    import torch
 
-    At the `cpu` preset's widths and intervals, on digits at 32 pixels.
-    """
-    runs = {
-        "sequential_tasks": "method=rotation iterations_per_task=250 cycles=1",
-        "gan_probe": "model=ssgan steps=500",
-    }
-    for study, words in runs.items():
-        command = [sys.executable, str(PROJECT / f"experiments/{study}.py"), "with", "cpu"]
-        command += ["dataset.name=digits", "dataset.size=32", "probe_images=1000", *words.split()]
-        shares = []
-        for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                arguments = [*command, f"results_dir={folder}"]
-                subprocess.run(arguments, check=True, capture_output=True)
-                taken = json.loads((Path(folder) / "1/info.json").read_text())["seconds"]
-                shares.append(taken["checkpoints"] / taken["training"])
-        yield row(f"{study}: checkpoints, of training", "cpu", shares, "under 0.02")
+    from experiments import checkpoints, gan_probe, sequential_tasks
+    from forgetting import data
+
+    torch.set_num_threads(1)
+    digits = data.load("digits", "", 32)
+    for module, arm in ((sequential_tasks, "rotation"), (gan_probe, "ssgan")):
+        study = module.STUDY
+        settings = preset_settings(module, "cpu") | {study.arm: arm, "dataset.name": "digits"}
+        learner = study.build(settings, digits, torch.device("cpu"), contextlib.nullcontext)
+        with tempfile.TemporaryDirectory() as folder:
+
+            def save(learner=learner, folder=folder):
+                checkpoints.save(Path(folder), learner.position, {"study": learner.state_dict()})
+
+            learner.step()
+            shares = []
+            for _ in range(rounds):
+                step = seconds(lambda learner=learner: [learner.step() for _ in range(5)]) / 5
+                shares.append(seconds(save) / (settings["checkpoint_every"] * step))
+        name = f"{module.ex.path}: checkpoints, of training"
+        yield row(name, "cpu", shares, "under 0.02")
 
 
-BENCHMARKS = {"draw_many": draw_many, "parts_of_a_run": parts_of_a_run}
+def preset_settings(module, preset: str) -> dict:
+    """All settings of an experiment's preset, flat."""
+    from sacred.initialize import create_run
+
+    from experiments.settings import flat
+
+    run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")
+    return flat(run.config)
+
+
+BENCHMARKS = {"draw_many": draw_many, "checkpoint_cost": checkpoint_cost}
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from conftest import ENVIRONMENT, PROJECT, command
 from experiments import gan_probe, sequential_tasks
 
 TINY_RUNS = {
-    "sequential_tasks.py": "method=rotation checkpoint_every=11 iterations_per_task=30 eval_every=30",
+    "sequential_tasks.py": "method=rotation checkpoint_every=11 iterations_per_task=30",
     "gan_probe.py": "model=ssgan checkpoint_every=3 steps=60 probe_every=20 quality_images=500",
 }
 STUDIES = {
