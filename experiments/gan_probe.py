@@ -170,6 +170,7 @@ STUDY = Study(
     RULES,
     check,
     build,
+    lambda settings, images: settings["steps"],
     least_classes=1,
     commands={"sample": draw_samples},
 )

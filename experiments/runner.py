@@ -68,6 +68,7 @@ class Study:
     check(settings, dataset): raises UserError where settings and data do not fit each other.
     build(settings, dataset, device, autocast): the study, ready to step; with to_train=False, where
     there are commands, as much of it as they need.
+    updates(settings, dataset): how many there are in a run.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
     """
@@ -77,6 +78,7 @@ class Study:
     rules: Mapping[str, Rule]
     check: Callable[[Mapping[str, Any], data.Dataset], None]
     build: Callable[[Mapping[str, Any], data.Dataset, torch.device, Callable], Any]
+    updates: Callable[[Mapping[str, Any], data.Dataset], int]
     least_classes: int = 2
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
 
@@ -206,14 +208,14 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
     if not presets:
         presets = ["paper" if torch.cuda.is_available() else "quick"]
     validate(flat(updates), study.rules)  # before Sacred seeds itself with what may be no seed
-    config = create_run(
-        experiment, experiment.default_command, updates, presets, log_level="CRITICAL"
-    ).config
+    config = create_run(experiment, "print_config", updates, presets, log_level="CRITICAL").config
     # Sacred takes a preset's docstring for a setting.
     return validate({k: v for k, v in flat(config).items() if k != "__doc__"}, study.rules)
 
 
-def _resolve(settings: dict, least_classes: int) -> tuple[dict, data.Dataset]:
+def _resolve(
+    settings: dict, least_classes: int, load: Callable = data.load
+) -> tuple[dict, data.Dataset]:
     """Replace every `auto` by what it means here, and load the data."""
     settings = dict(settings)
     if settings["device"] == "auto":
@@ -232,7 +234,7 @@ def _resolve(settings: dict, least_classes: int) -> tuple[dict, data.Dataset]:
             )
         print(f"DATA: dataset.name=auto takes {name}, because {why}")
         settings["dataset.name"] = name
-    dataset = data.load(
+    dataset = load(
         settings["dataset.name"],
         settings["dataset.root"],
         settings["dataset.size"],
@@ -333,6 +335,49 @@ def _twin(folder: Path, study: Study, settings: dict) -> tuple[str | None, str |
             except UserError:
                 continue
     return unfinished
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is stored of a run. kind: equal for runs that differ in the seed alone; done: the share
+    of its updates that a checkpoint holds; seconds: what a complete one took; data: what
+    dataset.name=auto means here, None where it was named."""
+
+    id: str | None
+    status: str | None
+    kind: str
+    arm: str
+    done: float
+    seconds: float
+    data: str | None
+
+
+def look_up(
+    experiment: Experiment, study: Study, words: Sequence[str], load: Callable = data.load
+) -> Known:
+    """What is stored of the one run that `with WORDS` asks for. Raises UserError for bad words.
+
+    load: `forgetting.data.load`, or what remembers its answers.
+    """
+    options = _parse(experiment, [experiment.path, "with", *words])
+    settings = _settings(experiment, study, *_read_updates(experiment, study, options))
+    was_auto = settings["dataset.name"] == "auto"
+    settings, dataset = _resolve(settings, study.least_classes, load)
+    study.check(settings, dataset)
+    if settings[study.arm] is None:
+        raise UserError(f"{study.arm}: name one for every run")
+    folder = Path(settings["results_dir"])
+    run_id, status = _twin(folder, study, {**settings, "resume": None})
+    done, seconds = 0.0, 0.0
+    if status == "COMPLETED":
+        info = json.loads((folder / run_id / "info.json").read_text())
+        done, seconds = 1.0, sum(info["seconds"].values())
+    elif run_id:
+        newest = checkpoints.stored(folder / run_id)[0]
+        done = int(checkpoints.NAME.fullmatch(newest.name)[1]) / study.updates(settings, dataset)
+    kind = {k: v for k, v in settings.items() if k not in (*NOT_THE_RUN, "seed")}
+    chosen = settings["dataset.name"] if was_auto else None
+    return Known(run_id, status, repr(kind), settings[study.arm], done, seconds, chosen)
 
 
 def _make_results_folder(folder: Path) -> None:

@@ -112,7 +112,11 @@ def build(settings, images, device, autocast):
     return SequentialTasks(images, device, autocast, **chosen)
 
 
-STUDY = Study("method", ("vanilla", "rotation"), RULES, check, build)
+def updates(settings, images) -> int:
+    return settings["cycles"] * len(images.classes) * settings["iterations_per_task"]
+
+
+STUDY = Study("method", ("vanilla", "rotation"), RULES, check, build, updates)
 
 if __name__ == "__main__":
     main(ex, STUDY)

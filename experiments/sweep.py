@@ -1,0 +1,355 @@
+"""Bring every run of a plan to its end, on this machine or on a cluster (by Dask).
+
+python experiments/sweep.py figure3 --preset cpu [KEY=VALUE ...]
+
+A plan is a file of settings to combine (experiments/plans/*.toml, or your own). What is complete in
+the results folder is left as it is, what is unfinished is gone on with: the same command again
+always means "bring me to the end".
+"""
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import importlib
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from forgetting.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[1]
+PLANS = Path(__file__).with_name("plans")
+STUDIES = ("sequential_tasks", "gan_probe")
+STOPPED = (75, 130, 143)  # exit codes of a run that was asked to stop, and can be gone on with
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a plan: what follows `with` on its command line, and what is stored of it."""
+
+    study: str
+    words: tuple[str, ...]
+    id: str | None  # of a stored run with these settings
+    status: str | None  # COMPLETED, another of Sacred's where it is unfinished; None: not begun
+    seconds_left: float | None  # as runs of its kind took; None: there is none to tell
+
+    @property
+    def complete(self) -> bool:
+        return self.status == "COMPLETED"
+
+
+# ------------------------------------------------------------------ the plan
+
+
+def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
+    """The study of a plan, and KEY=VALUE words for each of its runs, the last key varying fastest.
+
+    name: of a plan of the project, or a path. Raises UserError with one line.
+    """
+    named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
+    path = named.get(name, Path(name))
+    try:
+        plan = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"PLAN: there is no plan {name} ({error.strerror}); there are {', '.join(named)}, or "
+            f"name a file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"PLAN: {path} is no TOML file: {error}") from None
+    unknown = plan.keys() - {"study", "grid", "settings"}
+    if unknown:
+        raise UserError(
+            f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings]"
+        )
+    if plan.get("study") not in STUDIES:
+        raise UserError(f"PLAN: study in {path} must be {' or '.join(STUDIES)}")
+    axes = []
+    for key, values in plan.get("grid", {}).items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"PLAN: {key} in [grid] of {path} must be a list of values")
+        axes.append([_words(v if isinstance(v, dict) else {key: v}) for v in values])
+    fixed = _words(plan.get("settings", {}))
+    return plan["study"], [
+        tuple(word for part in (fixed, *cell) for word in part) for cell in itertools.product(*axes)
+    ]
+
+
+def _words(settings: dict) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in settings.items())
+
+
+def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> list[Planned]:
+    """The planned runs, each with what is stored of it in `folder`. Raises UserError for settings
+    that will not do, before anything starts."""
+    from experiments import runner
+    from forgetting import data
+
+    module = importlib.import_module(f"experiments.{study}")
+    load = functools.cache(data.load)  # once for all runs
+    known, asked = [], []
+    chosen: tuple[str, ...] = ()
+    for words in all_words:
+        asked.append((*words, *chosen))
+        here = [*asked[-1], f"results_dir={folder}"]
+        known.append(runner.look_up(module.ex, module.STUDY, here, load))
+        if known[-1].data and not chosen:  # auto is looked up once, and the same for every worker
+            chosen = (f"dataset.name={known[-1].data}",)
+            asked[-1] += chosen
+    # A run takes as long as complete ones of the same settings but the seed, else of the same arm.
+    took: dict[tuple, list[float]] = {}
+    for run in known:
+        if run.status == "COMPLETED":
+            spent = run.seconds
+            for kind in (run.kind, run.arm):
+                took.setdefault(kind, []).append(spent)
+    planned = []
+    for words, run in zip(asked, known, strict=True):
+        alike = took.get(run.kind) or took.get(run.arm)
+        left = None
+        if run.status == "COMPLETED":
+            left = 0.0
+        elif alike:
+            left = sum(alike) / len(alike) * (1 - run.done)
+        planned.append(Planned(study, words, run.id, run.status, left))
+    return planned
+
+
+# ------------------------------------------------------------------ one run, on a worker
+
+
+def bring_to_the_end(study: str, words: Sequence[str], folder: str, devices: int) -> tuple:
+    """(exit code, the last line it said) of the real command, in a process of its own.
+
+    It ends with the worker: a run whose worker was killed must not hold its folder. It has as many
+    threads as the worker has, so that two runs on two cores do not fight. devices: the GPUs here,
+    which local workers share by their numbers; 0: what the worker sees is its own.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    env = {**os.environ, "OMP_NUM_THREADS": str(worker.state.nthreads)}
+    if devices:
+        env["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % devices)
+    command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
+    done = subprocess.run(
+        [*command, f"results_dir={folder}", "resume=auto"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        preexec_fn=_end_with_the_parent,
+    )
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return done.returncode, said[-1] if said else ""
+
+
+def _end_with_the_parent() -> None:
+    set_parent_death_signal = 1
+    with contextlib.suppress(OSError, AttributeError):  # another system: its runs may outlive it
+        ctypes.CDLL("libc.so.6").prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+# ------------------------------------------------------------------ all of them
+
+
+def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers: int | None) -> int:
+    """Run what is not complete; the exit code: 0, 1 where a run failed, 130 when interrupted."""
+    from distributed import Client, LocalCluster
+
+    logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
+
+    to_do = [run for run in runs if not run.complete]
+    devices, cluster = 0, None
+    try:
+        if scheduler:
+            client = Client(scheduler, timeout=10)
+        else:
+            devices, cores = _devices(), os.cpu_count() or 1
+            n = min(workers or devices or cores, len(to_do))
+            cluster = LocalCluster(
+                n_workers=n,
+                threads_per_worker=1,
+                dashboard_address=":0",
+                memory_limit=0,  # a run's memory is its own process's
+                silence_logs=50,
+            )
+            client = Client(cluster)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {error}") from None
+    try:
+        return _wait_for(client, to_do, folder, scheduler, devices)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        client.close()
+        if cluster:
+            cluster.close()
+
+
+def _devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int) -> int:
+    from distributed import CancelledError, wait
+
+    information = client.scheduler_info(n_workers=-1)["workers"].values()
+    threads = sum(worker["nthreads"] for worker in information)
+    on_gpu = any("GPU" in (worker.get("resources") or {}) for worker in information)
+    futures = {
+        client.submit(
+            bring_to_the_end,
+            run.study,
+            run.words,
+            str(folder),
+            devices,
+            key=f"{run.study} {' '.join(run.words)} {time.time_ns()}",
+            resources={"GPU": 1} if on_gpu else None,
+            pure=False,
+            retries=0,
+        ): run
+        for run in runs
+    }
+    failed: list[tuple[Planned, str]] = []
+    stopped = 0
+    waiting, start = set(futures), time.monotonic()
+    bar = tqdm(total=len(runs), desc="runs", unit="run", disable=None, dynamic_ncols=True)
+    with bar:
+        while waiting:
+            try:
+                done = wait(waiting, timeout=1, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                done = set()
+            except CancelledError:
+                raise UserError(
+                    f"--scheduler: the scheduler at {scheduler or 'this machine'} is lost; the "
+                    f"same command goes on from what is stored"
+                ) from None
+            for future in done:
+                waiting.discard(future)
+                code, said = _outcome(future)
+                bar.update()
+                if code in STOPPED:
+                    stopped += 1
+                elif code:
+                    failed.append((futures[future], said))
+            finished = len(runs) - len(waiting)
+            left = (time.monotonic() - start) / finished * len(waiting) if finished else None
+            bar.set_postfix_str(
+                f"{min(threads, len(waiting))} running, {len(failed)} failed, {_time(left)} left",
+                refresh=True,
+            )
+    print(f"{len(runs) - len(failed) - stopped} runs brought to their end in {folder}")
+    if stopped:
+        print(f"{stopped} stopped before their end; the same command goes on with them")
+    for run, said in failed:
+        print(f"failed: {run.study} {' '.join(run.words)}: {said}", file=sys.stderr)
+    return 1 if failed or stopped else 0
+
+
+def _outcome(future) -> tuple[int, str]:
+    try:
+        return future.result()
+    except Exception as error:  # of Dask itself: a worker that died again and again
+        return 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
+
+
+# ------------------------------------------------------------------ the command
+
+
+def show(runs: Sequence[Planned], workers: int) -> None:
+    """A line a run, then the counts and an estimate."""
+    for run in runs:
+        state = "to do"
+        if run.id:
+            state = "complete" if run.complete else f"unfinished ({run.status.lower()})"
+        print(f"{state:<24} {run.id or '-':<5} {run.study} {' '.join(run.words)}")
+    print(summary(runs))
+    lengths = [run.seconds_left for run in runs if not run.complete]
+    known = [length for length in lengths if length is not None]
+    if lengths:
+        text = _time(sum(known) / workers) if known else "unknown: no complete run of the kind yet"
+        unknown = len(lengths) - len(known)
+        more = f", and {unknown} runs of unknown length" if known and unknown else ""
+        print(f"time left with {workers} at once: {text}{more}")
+
+
+def summary(runs: Sequence[Planned]) -> str:
+    kinds = ("complete", "unfinished", "to do")
+    counts = Counter(
+        "complete" if run.complete else "unfinished" if run.id else "to do" for run in runs
+    )
+    return f"{len(runs)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
+
+
+def main() -> None:
+    named = ", ".join(sorted(path.stem for path in PLANS.glob("*.toml")))
+    parser = argparse.ArgumentParser(description="Bring every run of a plan to its end.")
+    parser.add_argument("plan", metavar="PLAN", help=f"{named}, or a file like theirs")
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="for every run")
+    parser.add_argument("--preset", choices=("quick", "cpu", "paper"), default="quick")
+    parser.add_argument("--results-dir", default=PROJECT / "results/runs", metavar="DIR")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="tcp://... of a Dask cluster")
+    parser.add_argument("--workers", type=int, metavar="N", help="at once; unset: cores or GPUs")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and start none")
+    options = parser.parse_intermixed_args()
+    try:
+        if options.workers is not None and options.workers < 1:
+            raise UserError("--workers: it must be 1 or more")
+        for word in options.settings:
+            if "=" not in word:
+                raise UserError(f"{word}: a setting is KEY=VALUE")
+        study, all_words = read_plan(options.plan)
+        # Where a path leads must not depend on where a worker was started.
+        fixed = [_absolute(word) for word in options.settings]
+        folder = Path(options.results_dir).absolute()
+        all_words = [(options.preset, *words, *fixed) for words in all_words]
+        runs = look_up(study, all_words, folder)
+        if options.dry_run:
+            show(runs, options.workers or _devices() or os.cpu_count() or 1)
+            return
+        print(summary(runs))
+        if all(run.complete for run in runs):
+            return
+        sys.exit(sweep(runs, folder, options.scheduler, options.workers))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _absolute(word: str) -> str:
+    key, _, value = word.partition("=")
+    if key == "dataset.root":
+        return f"{key}={os.path.abspath(os.path.expanduser(value))}"
+    if key in ("results_dir", "resume"):
+        raise UserError(f"{key}: a sweep sets it itself; see --results-dir")
+    return word
+
+
+if __name__ == "__main__":
+    # As a module that workers can import: what they are sent is a name.
+    importlib.import_module("experiments.sweep").main()

@@ -1,0 +1,198 @@
+"""Sweeps with real worker processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, PROJECT, command
+from torture import metrics
+
+from experiments import sweep
+from experiments.results import stored_runs
+from forgetting.errors import UserError
+
+PLAN = """
+study = "sequential_tasks"
+[grid]
+seed = [0, 1]
+lr = [1e-3, 1e30]
+[settings]
+method = "vanilla"
+iterations_per_task = 10
+cycles = 1
+width = 4
+"""
+LONG_PLAN = """
+study = "sequential_tasks"
+[grid]
+seed = [0, 1]
+[settings]
+method = "rotation"
+iterations_per_task = 120
+cycles = 1
+width = 4
+checkpoint_every = 10
+"""
+
+
+def swept(*arguments, cwd):
+    return command("sweep.py", *arguments, "--results-dir", "runs", cwd=cwd)
+
+
+def test_a_plan_is_brought_to_its_end_and_what_fails_is_listed(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    done = swept("plan.toml", "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: --scheduler: no Dask scheduler")
+    assert done.stderr.count("\n") == 1
+    done = swept("plan.toml", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0 and "4 runs: 0 complete, 0 unfinished, 4 to do" in done.stdout
+    assert "lr=1e+30" in done.stdout and not (tmp_path / "runs").exists()
+    done = swept("plan.toml", cwd=tmp_path)
+    assert done.returncode == 1 and "2 runs brought to their end" in done.stdout, done.stderr
+    failures = done.stderr.strip().splitlines()
+    assert len(failures) == 2 and all("lr=1e+30" in line for line in failures)
+    assert all("the run diverged: " in line for line in failures)
+    assert sorted(run.seed for run in stored_runs(tmp_path / "runs")) == [0, 1]
+    info = json.loads((tmp_path / "runs/1/info.json").read_text())
+    assert info["threads"] == 1
+
+    (tmp_path / "plan.toml").write_text(PLAN.replace("lr = [1e-3, 1e30]", "lr = [1e-3]"))
+    done = swept("plan.toml", cwd=tmp_path)
+    assert done.stdout == "2 runs: 2 complete, 0 unfinished, 0 to do\n" and done.returncode == 0
+    (tmp_path / "plan.toml").write_text(PLAN.replace("1e-3, 1e30", "1e-3").replace("0, 1", "0, 9"))
+    done = swept("plan.toml", "--dry-run", cwd=tmp_path)
+    assert "2 runs: 1 complete, 0 unfinished, 1 to do" in done.stdout
+    assert "time left with" in done.stdout and "unknown" not in done.stdout
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler and two workers in processes of their own: (address file, start)."""
+    processes = {}
+
+    def start(name, *arguments):
+        processes[name] = subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    file = tmp_path / "scheduler.json"
+    start("scheduler", "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    wait_until(lambda: file.exists() and file.stat().st_size)
+    address = json.loads(file.read_text())["address"]
+    for i in range(2):
+        start(f"worker {i}", "worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+    yield address, processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def wait_until(holds, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def runs_on(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def start_sweep(tmp_path, address):
+    return subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "experiments/sweep.py"), "plan.toml"),
+            *("--results-dir", "runs", "--scheduler", address),
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(cluster, tmp_path):
+    address, processes = cluster
+    (tmp_path / "plan.toml").write_text(LONG_PLAN)
+    sweeping = start_sweep(tmp_path, address)
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint-[1-9]*"))) >= 2)
+    worker = processes["worker 0"]
+    (run,) = children(worker.pid)
+    worker.send_signal(signal.SIGKILL)
+    wait_until(lambda: not runs_on(run))  # a run does not outlive its worker
+
+    # The other worker has both now; take its scheduler away when it has begun with the second.
+    def resumed():
+        return "resumed at step" in "".join(
+            path.read_text() for path in tmp_path.glob("runs/*/cout.txt")
+        )
+
+    wait_until(resumed)
+    processes["scheduler"].kill()
+    out, errors = sweeping.communicate(timeout=120)
+    assert sweeping.returncode == 1, out
+    assert errors.count("\n") == 1 and f"the scheduler at {address} is lost" in errors, errors
+    processes["worker 1"].kill()
+
+    done = swept("plan.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = {run.seed: run for run in stored_runs(tmp_path / "runs")}
+    assert sorted(runs) == [0, 1] and len(list((tmp_path / "runs").iterdir())) == 2
+    whole = ["with", "quick", "seed=0", "method=rotation", "iterations_per_task=120", "cycles=1"]
+    whole += ["width=4", "results_dir=whole"]
+    assert command("sequential_tasks.py", *whole, cwd=tmp_path).returncode == 0
+    assert metrics(runs[0].folder) == metrics(tmp_path / "whole/1")
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.toml").write_text('study = "chess"')
+    (tmp_path / "list.toml").write_text('study = "gan_probe"\n[grid]\nseed = 3')
+    (tmp_path / "broken.toml").write_text("study = ")
+    (tmp_path / "arm.toml").write_text('study = "gan_probe"\n[grid]\nseed = [1]')
+    for arguments, line in (
+        (["figure9"], "PLAN: there is no plan figure9 (No such file or directory); there are"),
+        (["odd.toml"], "PLAN: study in odd.toml must be sequential_tasks or gan_probe"),
+        (["list.toml"], "PLAN: seed in [grid] of list.toml must be a list of values"),
+        (["broken.toml"], "PLAN: broken.toml is no TOML file"),
+        (["arm.toml"], "model: name one for every run"),
+        (["figure3", "lr=fast"], "lr: it must be a number above 0"),
+        (["figure3", "resume=3"], "resume: a sweep sets it itself"),
+        (["figure3", "nonsense"], "nonsense: a setting is KEY=VALUE"),
+        (["figure3", "--workers", "0"], "--workers: it must be 1 or more"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, "--results-dir", "runs"])
+        with pytest.raises(SystemExit) as end:
+            sweep.main()
+        err = capsys.readouterr().err
+        assert end.value.code == 1 and err.startswith(f"error: {line}"), err
+        assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_the_shipped_plans_are_the_papers_grids():
+    study, runs = sweep.read_plan("figure3")
+    assert study == "sequential_tasks" and len(runs) == 15
+    assert len(sweep.read_plan("figure2")[1]) == 15
+    study, runs = sweep.read_plan("table2")
+    assert study == "gan_probe" and len(set(runs)) == 3 * 2 * 3 * 3 * 2
+    assert runs[-1][2:4] == ("regularizer=gradient_penalty", "gradient_penalty_weight=10.0")
+    with pytest.raises(UserError):
+        sweep.read_plan("figure9")
