@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import gan_figures, sequential_figures, tables
 from experiments.plotting import empty, style
 from experiments.report import Entry, report
-from experiments.results import PROJECT, READ_ERRORS, Group, StoredRun, groups, runs_and_rest
+from experiments.results import PROJECT, Group, StoredRun, groups, runs_and_rest
 from experiments.tables import TABLES
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
@@ -31,6 +32,7 @@ class Drawing:
     shows: str
     draw: Callable[[Sequence[Group]], Figure]
     select: Callable[[Sequence[Group]], Sequence[Group]] = list
+    made_by: str = ""  # the command that makes such runs; "": the study's own
 
 
 SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
@@ -127,6 +129,7 @@ FIGURES = {
         "The measures of the continual-learning literature, for runs with head=per_task.",
         sequential_figures.forgetting,
         sequential_figures.head_a_task,
+        "python experiments/sequential_tasks.py with cpu head=per_task",
     ),
 }
 NAMES = [*FIGURES, *TABLES]
@@ -162,14 +165,11 @@ def draw(
 
 def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
     drawing = FIGURES[name]
-    shown = drawing.select(groups(runs, drawing.study))
     try:
+        shown = drawing.select(groups(runs, drawing.study))
         figure = drawing.draw(shown)
-    except READ_ERRORS as error:
-        # A run that no check foresaw: the other figures are drawn, and this one says what it was.
-        reason = f"{name}: cannot be drawn from these runs: {type(error).__name__}: {error}"
-        print(reason, file=sys.stderr)
-        figure, shown = empty(reason), []
+    except Exception as error:
+        figure, shown = empty(_unforeseen(name, error)), []
     for suffix in ("png", "pdf"):
         # No date inside: the same runs draw the same file.
         figure.savefig(
@@ -180,20 +180,31 @@ def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entr
     plt.close(figure)
     picture = out / f"{name}.png"
     runs = [run for group in shown for run in group.runs]
-    return picture, Entry(drawing.title, drawing.shows, drawing.study, runs, picture=picture)
+    made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
+    return picture, Entry(drawing.title, drawing.shows, made_by, runs, picture=picture)
+
+
+def _unforeseen(name: str, error: Exception) -> str:
+    """A run that no check foresaw: the other figures are drawn, and this one says what it was."""
+    reason = f"{name}: cannot be made from these runs: {type(error).__name__}: {error}"
+    print(reason, file=sys.stderr)
+    return reason
 
 
 def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
     table = TABLES[name]
-    chosen = table.select(runs)
-    frame = table.make(chosen)
+    try:
+        chosen = table.select(runs)
+        frame = table.make(chosen)
+    except Exception as error:
+        chosen, frame = [], pd.DataFrame({"": [_unforeseen(name, error)]})
     for suffix, content in (
         ("csv", frame.to_csv(index=False)),
         ("md", tables.markdown(frame)),
         ("tex", tables.latex(frame, table.title)),
     ):
         write_atomically(out / f"{name}.{suffix}", content.encode())
-    entry = Entry(table.title, table.note, table.study, chosen, table=frame)
+    entry = Entry(table.title, table.note, table.made_by, chosen, table=frame)
     return out / f"{name}.md", entry
 
 

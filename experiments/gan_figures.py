@@ -1,5 +1,6 @@
 """Figures of the discriminator-probe study."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.plotting import WIDTH, caption, draw_curve, empty, panels, rows, seeds
+from experiments.plotting import draw_curve, panels, rows, seeds
 from experiments.results import READ_ERRORS, Group, StoredRun
 
 MODELS = {
@@ -57,17 +58,21 @@ def measured(found: Sequence[Group]) -> list[Group]:
 
 def with_past_fakes(found: Sequence[Group]) -> list[Group]:
     """Those with a whole matrix of past fakes; rotation_only has no fakes."""
-    return keep(found, lambda run: "past_fakes/auc" in run.metrics and _whole(run, PAST_FAKES))
+    columns = {"discriminator", "generator", "accuracy", "auc"}
+    return keep(
+        found, lambda run: "past_fakes/auc" in run.metrics and _whole(run, PAST_FAKES, columns)
+    )
 
 
 def with_rotations(found: Sequence[Group]) -> list[Group]:
-    """The first GAN with a rotation loss that kept its predictions."""
+    """Of each group the first GAN with a rotation loss that kept its predictions."""
+    columns = {"image", "kind", "degrees", *(f"q_{degrees}" for degrees in ROTATIONS)}
+    shown = []
     for group in found:
-        for model in ("ssgan", "ssgan_sbn"):
-            for run in group.of_arm(model):
-                if _whole(run, "rotations.csv"):
-                    return [Group([run], group.differs)]
-    return []
+        runs = [run for model in ("ssgan", "ssgan_sbn") for run in group.of_arm(model)]
+        whole = (run for run in runs if _whole(run, "rotations.csv", columns))
+        shown += [Group([run], group.differs) for run in itertools.islice(whole, 1)]
+    return shown
 
 
 def first_seeds(found: Sequence[Group]) -> list[Group]:
@@ -82,9 +87,12 @@ def first_seeds(found: Sequence[Group]) -> list[Group]:
 PAST_FAKES = "past_fakes.csv"
 
 
-def _whole(run: StoredRun, name: str) -> bool:
+def _whole(run: StoredRun, name: str, columns: set[str]) -> bool:
     try:
-        return not run.table(name).empty
+        missing = columns - set(run.table(name).columns)
+        if missing or run.table(name).empty:
+            raise ValueError(f"it lacks {sorted(missing) or 'rows'}")
+        return True
     except READ_ERRORS as error:
         print(f"passed over {run.folder / name}: {error}", file=sys.stderr)
         return False
@@ -113,13 +121,22 @@ def figure2(found: Sequence[Group]) -> Figure:
 def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:
     """A cross where a probe of some run did not converge."""
     block = metric.removeprefix("probe/block_")
-    names = [m for m in runs[0].metrics if m.startswith("probe/converged")]
-    names = [m for m in names if metric == "probe/best" or m.endswith(f"_{block}")]
-    converged = np.array([run.metrics[name][1] for run in runs for name in names]).min(0)
+    if metric == "probe/best":
+        converged = np.min([_best_converged(run) for run in runs], axis=0)
+    else:
+        converged = np.min([run.metrics[f"probe/converged_{block}"][1] for run in runs], axis=0)
     steps, values = runs[0].metrics[metric][0], [run.metrics[metric][1] for run in runs]
     failed = converged < 1
     if failed.any():
         axis.plot(steps[failed], np.mean(values, 0)[failed], "x", color=colour, markersize=6)
+
+
+def _best_converged(run: StoredRun) -> np.ndarray:
+    """Whether the probe of the block that is best did converge, at each probe."""
+    blocks = [m for m in run.metrics if m.startswith("probe/block_")]
+    accuracy = np.array([run.metrics[m][1] for m in blocks])
+    converged = np.array([run.metrics[m.replace("block", "converged")][1] for m in blocks])
+    return np.take_along_axis(converged, accuracy.argmax(0)[None], axis=0)[0]
 
 
 def probe_by_block(found: Sequence[Group]) -> Figure:
@@ -245,35 +262,30 @@ def updates(grid: Path) -> int:
 
 def figure1(found: Sequence[Group]) -> Figure:
     """Real and generated images in four rotations with the trained discriminator's predictions, of
-    the first run of a GAN with a rotation loss."""
-    if not found:
-        return empty("Figure 1, rotations: no completed run of ssgan")
-    (run,) = found[0].runs
-    table = run.table("rotations.csv")
-    images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
-    figure, axes = plt.subplots(len(ROTATIONS), len(images), figsize=(WIDTH, 5))
-    figure.suptitle(
-        caption(found[0], f"{run.arm}, seed {run.seed}")
-        + "\nbars: predicted probability of 0°, 90°, 180°, 270°; the right one is dark and written",
-        fontsize="small",
-        x=0.01,
-        ha="left",
-    )
-    for row in table.itertuples():
-        turns = row.degrees // 90
-        axis = axes[turns, row.image]
-        axis.imshow(np.rot90(images[row.image], turns))
-        axis.set_axis_off()
-        bars = axis.inset_axes([0, -0.27, 1, 0.22])
-        values = [getattr(row, f"q_{degrees}") for degrees in ROTATIONS]
-        bars.bar(range(4), values, color=["0.2" if i == turns else "0.75" for i in range(4)])
-        bars.set(ylim=(0, 1), xticks=[], yticks=[])
-        bars.text(3.6, 0.5, f"{values[turns]:.2f}", fontsize=5, va="center")
-        if turns == 0:
-            axis.set_title(row.kind, fontsize="x-small")
-        if row.image == 0:
-            axis.text(-0.15, 0.5, f"{row.degrees}°", transform=axis.transAxes, ha="right")
-    return figure
+    the first run of a GAN with a rotation loss in each group."""
+
+    def draw(part, group):
+        (run,) = group.runs
+        table = run.table("rotations.csv")
+        images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
+        axes = part.subplots(len(ROTATIONS), len(images))
+        for row in table.itertuples():
+            turns = row.degrees // 90
+            axis = axes[turns, row.image]
+            axis.imshow(np.rot90(images[row.image], turns))
+            axis.set_axis_off()
+            bars = axis.inset_axes([0, -0.27, 1, 0.22])
+            values = [getattr(row, f"q_{degrees}") for degrees in ROTATIONS]
+            bars.bar(range(4), values, color=["0.2" if i == turns else "0.75" for i in range(4)])
+            bars.set(ylim=(0, 1), xticks=[], yticks=[])
+            bars.text(3.6, 0.5, f"{values[turns]:.2f}", fontsize=5, va="center")
+            if turns == 0:
+                axis.set_title(row.kind, fontsize="x-small")
+            if row.image == 0:
+                axis.text(-0.15, 0.5, f"{row.degrees}°", transform=axis.transAxes, ha="right")
+
+    words = "bars: predicted probability of 0°, 90°, 180°, 270°, the right one dark and written"
+    return rows(found, "Figure 1, rotations of ssgan", 5, draw, words)
 
 
 def split_grid(grid: np.ndarray, n: int) -> list[np.ndarray]:

@@ -9,7 +9,8 @@ from scipy import stats
 
 class Interval(NamedTuple):
     """A mean over n seeds, its 95 % t interval, and the t test's two-sided p value of a mean of
-    zero; low, high and p are NaN for one seed."""
+    zero. low, high and p are NaN for one seed, p also where no two values differ: that is the
+    resolution of what was measured, and no certainty."""
 
     mean: float
     low: float
@@ -31,8 +32,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
     p = float("nan")
     if n > 1:
         error = values.std(ddof=1) / np.sqrt(n)
-        # Equal values leave no doubt, of zero or of another number.
-        p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+        if error > 1e-9 * max(1.0, abs(mean)):
+            p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
     return Interval(mean, float(low[0]), float(high[0]), n, p)
 
 

@@ -71,8 +71,12 @@ def rows(
         return empty(f"{what}: no completed run")
     figure = plt.figure(figsize=(WIDTH, height * len(found)))
     for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
-        one_seed = all(len(group.of_arm(arm)) == 1 for arm in group.arms())
-        words = "one seed, so no interval" if one_seed and "95 %" in shows else shows
+        counts = {len(group.of_arm(arm)) for arm in group.arms()}
+        words = shows
+        if "95 % t band" in shows and min(counts) < 3:
+            words = "mean over seeds, 95 % t band from three on, below it each seed's line"
+        if "95 %" in shows and counts == {1}:
+            words = "one seed, so no interval"
         text = textwrap.fill(caption(group, words), 118)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
@@ -85,11 +89,16 @@ def panels(part: Figure, n: int, **options) -> list:
 
 
 def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
-    """A metric's mean over runs of equal settings, with its 95 % t band."""
+    """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
+    there are two, whose band would be 13 standard errors wide to either side."""
     steps = runs[0].metrics[metric][0]
-    mean, low, high = band(np.stack([run.metrics[metric][1] for run in runs]))
+    curves = np.stack([run.metrics[metric][1] for run in runs])
+    mean, low, high = band(curves)
     axis.plot(steps, mean, **line)
-    axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+    if len(runs) == 2:
+        axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
+    else:
+        axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
 
 
 def empty(reason: str) -> Figure:

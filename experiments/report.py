@@ -17,7 +17,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto;
        padding: 0 1rem 4rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 3rem 0 .3rem; } p { margin: .3rem 0; }
-img { max-width: 100%; height: auto; display: block; margin: .8rem 0; }
+img { width: 100%; min-width: 38rem; height: auto; display: block; }
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .85rem; white-space: nowrap; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; }
@@ -29,11 +29,12 @@ nav a { margin-right: 1rem; overflow-wrap: anywhere; }
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of one figure (`picture`, a PNG) or table (`table`); study None: both."""
+    """What the page says of one figure (`picture`, a PNG) or table (`table`); made_by: the command
+    that makes runs for it."""
 
     title: str
     shows: str
-    study: str | None
+    made_by: str
     runs: Sequence[StoredRun]
     picture: Path | None = None
     table: pd.DataFrame | None = None
@@ -60,7 +61,8 @@ def report(entries: Sequence[Entry], left_out: Mapping[str, int]) -> str:
         parts.append(f'<section id="e{i}"><h2>{_text(entry.title)}</h2><p>{_text(entry.shows)}</p>')
         if entry.picture:
             content = base64.b64encode(entry.picture.read_bytes()).decode()
-            parts.append(f'<img alt="{_text(entry.title)}" src="data:image/png;base64,{content}">')
+            picture = f'<img alt="{_text(entry.title)}" src="data:image/png;base64,{content}">'
+            parts.append(f'<div class="wide">{picture}</div>')
         if entry.table is not None:
             cells = entry.table.replace("", EMPTY)
             parts.append(f'<div class="wide">{cells.to_html(index=False, border=0)}</div>')
@@ -70,9 +72,7 @@ def report(entries: Sequence[Entry], left_out: Mapping[str, int]) -> str:
 
 def _origin(entry: Entry) -> str:
     if not entry.runs:
-        studies = [entry.study] if entry.study else ["sequential_tasks", "gan_probe"]
-        commands = "\n".join(f"python experiments/{study}.py with cpu" for study in studies)
-        return f"<p>No completed run for it yet. This makes some:</p><pre>{commands}</pre>"
+        return f"<p>No completed run for it yet. This makes some:</p><pre>{entry.made_by}</pre>"
     arms: dict[tuple, list[StoredRun]] = {}
     for run in entry.runs:
         without_seed = re.sub(r" seed=\d+$", "", run.command)

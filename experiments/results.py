@@ -67,6 +67,8 @@ class StoredRun:
         kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
         kept["extractor"] = self.info.get("extractor_sha256", self.info.get("extractor"))
         del kept[ARM_SETTING[self.study]]
+        if kept.get("regularizer") == "spectral_norm":
+            del kept["gradient_penalty_weight"]  # of no effect
         return json.dumps({"study": self.study, **kept}, sort_keys=True)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -100,6 +102,7 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
     """
     found: dict[tuple, StoredRun] = {}
     left_out: Counter[str] = Counter()
+    repeated = 0
     for folder in map(Path, folders):
         here: dict[tuple, StoredRun] = {}
         runs = [p.parent for p in folder.glob("*/run.json")] if folder.is_dir() else []
@@ -113,11 +116,17 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
             except READ_ERRORS as error:
                 print(f"passed over {path}: {type(error).__name__}: {error}", file=sys.stderr)
                 continue
+            repeated += (run.settings, run.arm, run.seed) in here
             here[run.settings, run.arm, run.seed] = run
         found = {**here, **found}
     if left_out:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
         print(f"left out, not complete: {counts}", file=sys.stderr)
+    if repeated:
+        print(
+            f"left out, since a later run is equal in settings and seed: {repeated}",
+            file=sys.stderr,
+        )
     return list(found.values()), left_out
 
 
@@ -127,6 +136,9 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
     The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
     folders are given.
     """
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
     curves = [
         (run, name, steps, values)
         for run in stored_runs(*folders)
@@ -172,6 +184,10 @@ class Group:
         kept = {k: v for k, v in json.loads(self.runs[0].settings).items() if k not in keys}
         return json.dumps(kept, sort_keys=True)
 
+    def readable_settings(self, but: Iterable[str]) -> dict:
+        """The same as a dictionary, the data's as dataset.name and so on."""
+        return _readable(json.loads(self.settings_but(but)))
+
     def arms(self) -> list[str]:
         return list(dict.fromkeys(run.arm for run in self.runs))
 
@@ -193,10 +209,19 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
             for other, those in by_settings.items()
             if (those[0].data, those[0].preset) == (members[0].data, members[0].preset)
         ]
-        own = json.loads(key)
+        own = _readable(json.loads(key))
+        kin = [_readable(other) for other in kin]
         differing = [k for k in own if any(other.get(k) != own[k] for other in kin)]
-        result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in differing)))
+        # What a reader can choose says more than what follows from it.
+        chosen = [k for k in differing if k not in ("dataset.fingerprint", "extractor")]
+        result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in chosen or differing)))
     return result
+
+
+def _readable(settings: dict) -> dict:
+    """Settings with those of the data written as on the command line."""
+    data = {f"dataset.{k}": v for k, v in settings.get("dataset", {}).items()}
+    return {k: v for k, v in settings.items() if k != "dataset"} | data
 
 
 def _read(path: Path) -> StoredRun:
@@ -226,8 +251,10 @@ def _read(path: Path) -> StoredRun:
         },
     )
     run.settings  # noqa: B018  what it is made of must be there
+    if not (type(run.seed) is int and isinstance(run.arm, str) and isinstance(run.result, dict)):
+        raise TypeError("seed, arm or result is not what this program writes")
     for name, (steps, values) in run.metrics.items():
-        if steps.shape != values.shape or steps.ndim != 1:
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
     return run
 

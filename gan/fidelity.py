@@ -24,6 +24,7 @@ from forgetting.data import SECONDS_TO_LOOK_ONLINE, Dataset
 from forgetting.files import write_atomically
 from forgetting.networks import build, scale_images
 from forgetting.online import answers
+from forgetting.rotation import rotation_labels, turned_copies
 from forgetting.seeding import generator
 
 SHIPPED = Path(__file__).parent / "extractors"
@@ -108,13 +109,15 @@ def find_extractor(
     """The extractor for exactly this data: shipped, or in the folder `cache`, or trained now.
 
     A file belongs to the data by the fingerprint it holds. One trained here is called
-    <dataset_name>_<size>px_cnn, so that it is not taken for a shipped one.
+    <dataset_name>_<size>px_cnn, so that it is not taken for a shipped one; with rotation_ before
+    cnn where there is one class, which leaves a classifier only the rotation to learn.
     """
     for path in sorted(SHIPPED.glob("*.pt")):
         extractor = read_extractor(path)
         if extractor.fingerprint == dataset.fingerprint:
             return extractor
-    name = f"{dataset_name}_{dataset.test_images.shape[-1]}px_cnn"
+    learns = "rotation_cnn" if len(dataset.classes) == 1 else "cnn"
+    name = f"{dataset_name}_{dataset.test_images.shape[-1]}px_{learns}"
     path = Path(cache) / f"{name}-{dataset.fingerprint}.pt"
     try:
         extractor = read_extractor(path)
@@ -155,10 +158,12 @@ def train_extractor(
 ) -> bytes:
     """Train an extractor on the training images with a fixed seed: the content of its file.
 
-    flip: whether a mirrored image is of the same class (not so for digits).
+    flip: whether a mirrored image is of the same class (not so for digits). Images of one class are
+    told apart by how they were rotated.
     """
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
-    size, classes = images.shape[-1], len(dataset.classes)
+    size, unlabelled = images.shape[-1], len(dataset.classes) == 1
+    classes = 4 if unlabelled else len(dataset.classes)
     net = build(SEED, FeatureNet, size, classes).to(device)
     steps_per_epoch = math.ceil(len(images) / BATCH)
     steps = max(1, min(EPOCHS * steps_per_epoch, IMAGES_SEEN // BATCH))
@@ -176,7 +181,11 @@ def train_extractor(
         if flip:
             mirrored = (torch.rand(len(batch), generator=rng) < 0.5).to(device)
             batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        loss = F.cross_entropy(net(batch), labels[chosen])
+        targets = labels[chosen]
+        if unlabelled:
+            upright = batch[: max(1, len(batch) // 4)]
+            batch, targets = _in_all_rotations(upright)
+        loss = F.cross_entropy(net(batch), targets)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -189,9 +198,14 @@ def train_extractor(
     }
     net.load_state_dict(weights)  # the accuracy is that of the weights as stored
     net.eval()
-    with torch.no_grad():
-        predicted = [net(part.to(device)).argmax(1) for part in dataset.test_images.split(500)]
-    correct = torch.cat(predicted).cpu() == dataset.test_labels.cpu()
+    correct = []
+    parts = zip(dataset.test_images.split(500), dataset.test_labels.split(500), strict=True)
+    for test, targets in parts:
+        if unlabelled:
+            test, targets = _in_all_rotations(test)
+        with torch.no_grad():
+            correct.append(net(test.to(device)).argmax(1) == targets.to(device))
+    correct = torch.cat(correct)
     file = io.BytesIO()
     torch.save(
         {
@@ -206,6 +220,11 @@ def train_extractor(
         file,
     )
     return file.getvalue()
+
+
+def _in_all_rotations(upright: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    turned = torch.cat([upright, turned_copies(upright)])
+    return turned, rotation_labels(len(upright), upright.device)
 
 
 # ------------------------------------------------------------------ the measures

@@ -23,7 +23,7 @@ from forgetting.errors import UserError
 from forgetting.networks import build, scale_images
 from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
 from forgetting.seeding import derived_seed, generator
-from gan import losses
+from gan import losses, past_fakes
 from gan.networks import LATENT, Discriminator, Generator
 
 # Model -> modulation of the generator's batch norm; whether there is a rotation loss.
@@ -85,7 +85,13 @@ class ProbeStudy:
         self.seconds = {"probe": 0.0, "past_fakes": 0.0, "quality": 0.0}  # spent evaluating
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
         self.extractor = dict(extractor)
-        self.info = {**extractor, "probe_c": self.probe_c, "evaluation_seconds": self.seconds}
+        self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
+        self.info = {
+            **extractor,
+            "held_out_real_images": len(self.held_out),
+            "probe_c": self.probe_c,
+            "evaluation_seconds": self.seconds,
+        }
         modulation, self.self_supervised = MODELS[model]
         self.conditional = model == "cond"
         self.total_steps, self.position = steps, 0
@@ -134,7 +140,6 @@ class ProbeStudy:
         self.labelled = classes > 1
         if self.labelled:
             self.probe_indices = dataset.training_subset(probe_images).to(device)
-        self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
 
     # ---- training ----
 
@@ -278,7 +283,9 @@ class ProbeStudy:
             with self._timed("past_fakes"):
                 self.snapshots[self.position] = self.sample(self.fixed_latents, self.fixed_labels)
                 values |= self._score_past_fakes()
-            if self.position % self.quality_every == 0 or self.position == self.total_steps:
+            # At the first probe at or after every multiple.
+            due = self.position % self.quality_every < self.probe_every
+            if due or self.position == self.total_steps:
                 with self._timed("quality"):
                     values |= self.quality(self._samples_for_quality())
         return values
@@ -448,29 +455,12 @@ class ProbeStudy:
             if name in ("fid", "kid", "inception_score") or name.startswith("fd_"):
                 result[name] = float(values[-1])
                 if name == "fid" or name.startswith("fd_"):
-                    result[f"{name}_best"] = float(values.min())
+                    trained = values[1:] if len(values) > 1 else values
+                    result[f"{name}_best"] = float(trained.min())
         for name in ("accuracy", "auc"):
-            result |= self._past_fakes_measures(name)
+            if self.past_fakes:
+                result |= past_fakes.measures(self.past_fakes, name)
         return result
-
-    def _past_fakes_measures(self, name: str) -> dict[str, float]:
-        """Means over past generators' fakes, but the untrained one's, for the last discriminator.
-
-        drop: from the moment they were current. That moment's accuracy is low where a generator is
-        good, so a negative drop is no memory. forgetting: from the best any discriminator since did
-        on them, as Chaudhry et al. 2018 (arXiv 1801.10112) define it for tasks.
-        """
-        of = {(r["discriminator"], r["generator"]): r[name] for r in self.past_fakes}
-        past = [s for s in self.snapshots if 0 < s < self.position]
-        if not past:
-            return {}
-        now = {s: of[self.position, s] for s in past}
-        best = {s: max(of[t, s] for t in self.snapshots if s < t) for s in past}
-        return {
-            f"past_fakes_{name}": float(np.mean(list(now.values()))),
-            f"past_fakes_{name}_drop": float(np.mean([of[s, s] - now[s] for s in past])),
-            f"past_fakes_{name}_forgetting": float(np.mean([best[s] - now[s] for s in past])),
-        }
 
     # ---- everything the next step depends on ----
 

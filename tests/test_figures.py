@@ -74,17 +74,27 @@ def test_figure3_draws_the_stored_accuracies(found):
     for axis, arm in zip(axes[:3], ("vanilla", "rotation", "augment"), strict=True):
         runs = found[0].of_arm(arm)
         curves = np.stack([run.metrics["accuracy/current"][1] for run in runs])
-        curve = max(axis.lines, key=lambda line: len(line.get_xdata()))
+        curve = next(line for line in axis.lines if line.get_linewidth() == 0.9)
         assert np.array_equal(curve.get_xdata(), runs[0].metrics["accuracy/current"][0])
         assert np.array_equal(curve.get_ydata(), curves.mean(0))
-        band = axis.collections[0].get_paths()[0].vertices
-        assert band[:, 1].max() == pytest.approx(
-            max(mean_interval(curves[:, k]).high for k in range(curves.shape[1]))
-        )
+        thin = [line for line in axis.lines if line.get_linewidth() == 0.4]
+        assert [line.get_ydata().tolist() for line in thin] == curves.tolist()  # of two, no band
         dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
         assert [line.get_xdata()[0] for line in dashed] == [30]
         assert "2 seeds" in axis.get_title(loc="left")
     assert "handwritten digits (scikit-learn), preset quick" in figure.subfigs[0].get_suptitle()
+
+
+def test_three_seeds_have_a_band(found):
+    runs = found[0].of_arm("vanilla")
+    third = {name: (steps, values * 0.9) for name, (steps, values) in runs[0].metrics.items()}
+    runs = [*runs, replace(runs[0], seed=2, metrics=third)]
+    axis = sequential_figures.figure3([Group(runs, "")]).axes[0]
+    curves = np.stack([run.metrics["accuracy/current"][1] for run in runs])
+    band = axis.collections[0].get_paths()[0].vertices
+    intervals = [mean_interval(curves[:, k]) for k in range(curves.shape[1])]
+    assert band[:, 1].max() == pytest.approx(max(interval.high for interval in intervals))
+    assert band[:, 1].min() == pytest.approx(min(interval.low for interval in intervals))
 
 
 def test_accuracy_matrix_draws_the_mean_over_seeds(found):
@@ -192,7 +202,7 @@ def test_a_run_that_no_check_foresaw_leaves_the_other_figures(found, tmp_path, c
     metrics = {name: m for name, m in run.metrics.items() if name != "accuracy/current"}
     path, entry = figures._figure("figure3", [replace(run, metrics=metrics)], tmp_path)
     assert path.stat().st_size > 1000 and entry.runs == []
-    assert "figure3: cannot be drawn from these runs: KeyError" in capsys.readouterr().err
+    assert "figure3: cannot be made from these runs: KeyError" in capsys.readouterr().err
 
 
 def test_without_runs_every_figure_says_so(tmp_path):
@@ -259,6 +269,28 @@ def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
 def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):
     runs = stored_runs(folder, folder)
     assert len(runs) == 7 and {run.folder.parent for run in runs} == {folder}
+    with pytest.raises(FileNotFoundError):
+        load_runs(tmp_path / "nowhere")
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     assert {run.folder.parent for run in stored_runs(copy, folder)} == {copy}
+
+
+@pytest.mark.parametrize(
+    "file,change",
+    [
+        ("run.json", {"result": None}),
+        ("config.json", {"seed": "x"}),
+        ("config.json", {"method": ["x"]}),
+        ("metrics.json", {"probe/final": {"steps": [], "values": [], "timestamps": []}}),
+        ("metrics.json", {"accuracy/current": {"steps": [1], "values": [0.5], "timestamps": []}}),
+    ],
+)
+def test_a_foreign_value_in_a_run_is_not_fatal(file, change, folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "runs")
+    path = tmp_path / "runs/1" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    names = ["figure3", "summary", "measures", "claims"]
+    assert len(figures.draw([tmp_path / "runs"], tmp_path / "out", names)) == 4
+    err = capsys.readouterr().err
+    assert "passed over" in err or "cannot be made from these runs" in err

@@ -90,6 +90,6 @@ def test_a_browser_shows_all_of_it(page, tmp_path, width):
     assert found["window"] == width
     assert len(found["images"]) == len(figures.FIGURES)
     for complete, natural, shown in found["images"]:
-        assert complete and natural > 500 and 300 < shown <= width
-    assert found["page"] <= width  # nothing to scroll to the side of
+        assert complete and natural > 500 and shown > 500  # wider ones scroll in their own frame
+    assert found["page"] <= width  # the page itself does not scroll to the side
     assert found["links"] == [True] * len(figures.NAMES)
