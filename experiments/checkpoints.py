@@ -20,6 +20,9 @@ VERSION = 2  # of what a checkpoint holds; another one cannot be gone on with
 NAME = re.compile(r"(?:checkpoint|snapshot)-(\d+)-([0-9a-f]{16})\.pt")
 
 
+_known_whole: set[Path] = set()  # snapshots that this process wrote or compared
+
+
 def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
     """Write `state` (tensors, numbers, strings, lists, dictionaries) and drop all but `keep`."""
     study = dict(state["study"])
@@ -34,13 +37,18 @@ def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
 
 
 def _write(folder: Path, kind: str, step: int, content) -> str:
-    """The name of the file that holds `content`; a snapshot that is there is not written again."""
+    """The name of the file that holds `content`; a snapshot that is there whole is not written
+    again."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
     path = folder / f"{kind}-{step}-{digest}.pt"
-    if kind == "checkpoint" or not path.exists():
+    if kind == "checkpoint":
         write_atomically(path, buffer.getbuffer())
+    elif path not in _known_whole:
+        if not path.exists() or path.read_bytes() != buffer.getbuffer():
+            write_atomically(path, buffer.getbuffer())
+        _known_whole.add(path)
     return path.name
 
 
@@ -65,8 +73,6 @@ def load(folder: Path) -> dict | None:
         if state is not None:
             snapshots = {name: _read(folder / name) for name in state.pop("snapshots")}
             damaged = [name for name, snapshot in snapshots.items() if snapshot is None]
-            for name in damaged:
-                (folder / name).unlink(missing_ok=True)  # or it would never be written again
             if not damaged:
                 steps = {int(NAME.fullmatch(name)[1]): s for name, s in snapshots.items()}
                 state["study"] |= {"snapshots": steps} if steps else {}

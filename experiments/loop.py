@@ -54,7 +54,7 @@ def sole_user(run: Path):
 
 def require_written(observer: RunFolder) -> None:
     """UserError if a file of the run could not be written, which Sacred would pass over."""
-    if observer.failure:
+    if observer.failure and not observer.whole:
         raise UserError(
             f"results_dir: cannot write to {observer.dir}: {observer.failure.strerror}; make room "
             f"and go on with resume={Path(observer.dir).name}"
@@ -159,6 +159,12 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     result = learner.summary(
         {k: (np.array(v["steps"]), np.array(v["values"])) for k, v in log.metrics.items()}
     )
+    if recorder:
+        require_written(recorder)
+        try:
+            recorder.write_all(log.metrics, run.info)
+        except OSError:
+            require_written(recorder)
     where = f", stored in {os.path.relpath(folder)}" if folder else ""
     print(f"{title} done in {sum(seconds_spent.values()):.0f} s{where}")
     return result

@@ -24,6 +24,8 @@ class RunFolder(FileStorageObserver):
         self.resuming = metrics is not None
         self.metrics = metrics or {}
         self.failure: OSError | None = None  # Sacred goes on without an observer that fails
+        self.whole = False  # whether all that was measured is written
+        self.before: dict = {}  # of a run that is taken up again: what its record keeps
 
     def _make_run_dir(self, _id):
         if self.resuming:
@@ -32,20 +34,35 @@ class RunFolder(FileStorageObserver):
             super()._make_run_dir(_id)
 
     def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
-        before = None
         if self.resuming:
+            # The run began when it first began, and what it made is still there: in every record
+            # from the first on, for the next kill may come at once.
             before = json.loads((Path(self.basedir) / str(_id) / "run.json").read_text())
+            self.before = {key: before[key] for key in ("start_time", "artifacts", "meta")}
         _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
-        if before:
-            # The run began when it first began, and what it made is still there.
-            for key in ("start_time", "artifacts", "meta"):
-                self.run_entry[key] = before[key]
-            self.save_json(self.run_entry, "run.json")
+        self.run_entry.update(self.before)
+        self.before = {}
         if self.resuming:
             self.save_json(self.metrics, "metrics.json")
         return _id
 
+    def heartbeat_event(self, info, captured_out, beat_time, result):
+        try:
+            super().heartbeat_event(info, captured_out, beat_time, result)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def write_all(self, metrics: dict, info: dict) -> None:
+        """What a run measured, before it counts as complete: Sacred's last heartbeat may be late,
+        or not come at all. OSError where it cannot be written."""
+        self.save_json(metrics, "metrics.json")
+        self.save_json(info, "info.json")
+        self.whole = self.failure is None
+
     def save_json(self, obj, filename):
+        if filename == "run.json":
+            obj = {**obj, **self.before}
         indent = None if filename == "metrics.json" else 2
         text = json.dumps(flatten(obj), sort_keys=True, indent=indent)
         try:

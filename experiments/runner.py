@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from sacred.initialize import create_run
 
 from experiments import checkpoints
 from experiments.loop import (
+    STOPPED_BY_CLOCK,
     Diverged,
     Interrupted,
     Stop,
@@ -53,6 +54,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 NOT_THE_RUN = (
     *("resume", "stop_after", "checkpoint_every", "results_dir"),
     *("dataset.root", "dataset.memory_mb"),
+)
+
+# Resolved when a run begins, so that they contradict nothing when it is taken up again.
+LEFT_OPEN = (
+    *(("device", "auto"), ("precision", "auto"), ("dataset.name", "auto")),
+    *((key, None) for key in ("dataset.size", "dataset.label", "preset", "method", "model")),
 )
 
 # File descriptors would be captured from the progress bar, too; and the code version is git's.
@@ -156,6 +163,8 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
         f"{settings['precision']}; choose another with: with quick | cpu | paper"
     )
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
+    if options["--id"] and len(arms) > 1:
+        raise UserError(f"--id: it names one run; set {study.arm}, too")
     done = None
     with Stop(settings["stop_after"]) as stop:
         for arm in arms:
@@ -242,6 +251,7 @@ def _resolve(
         least_classes,
         _memory_for_images(settings),
     )
+    settings["dataset.root"] = os.path.abspath(settings["dataset.root"])
     settings["dataset.size"] = dataset.train_images.shape[-1]
     settings["dataset.label"] = dataset.label
     return settings, dataset.to(settings["device"])
@@ -301,22 +311,27 @@ def _settings_to_resume(
 
 
 def _refuse_other_settings(folder: Path, settings: dict, explicit, stored: dict) -> None:
-    left_open = ("auto", None)  # resolved when the run began
     differing = [
         f"{key} (stored {stored.get(key)!r}, asked {settings[key]!r})"
         for key in explicit
         if key not in NOT_THE_RUN
         and settings[key] != stored.get(key)
-        and settings[key] not in left_open
+        and (key, settings[key]) not in LEFT_OPEN
     ]
     if differing:
         run = folder / settings["resume"]
         raise UserError(f"resume: {run} was started with other settings: {', '.join(differing)}")
 
 
-def _twin(folder: Path, study: Study, settings: dict) -> tuple[str | None, str | None]:
-    """(id, status) of a run of the same settings: a complete one, else one that can be gone on
-    with and nobody is working on, else (None, None)."""
+HELD = "held by another process"
+
+
+def _twin(
+    folder: Path, study: Study, settings: dict, fingerprint: str
+) -> tuple[str | None, str | None]:
+    """(id, status) of a run of the same settings on the same images: a complete one, else one that
+    another process is working on (its status: HELD), else one that can be gone on with, else
+    (None, None)."""
     wanted = {k: v for k, v in settings.items() if k not in NOT_THE_RUN}
     unfinished = None, None
     for run in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -326,29 +341,46 @@ def _twin(folder: Path, study: Study, settings: dict) -> tuple[str | None, str |
             continue
         if {k: v for k, v in stored.items() if k not in NOT_THE_RUN} != wanted:
             continue
+        if _images_of(run) not in (fingerprint, None):
+            continue
         if status == "COMPLETED":
             return run.name, status
-        if checkpoints.stored(run):
+        if unfinished[1] != HELD and checkpoints.stored(run):
             try:
                 with sole_user(run):
-                    unfinished = run.name, status
-            except UserError:
-                continue
+                    if checkpoints.load(run):
+                        unfinished = run.name, status
+                    else:
+                        print(f"warning: no checkpoint of {run} is whole; passed over")
+            except UserError as error:
+                if "another process" in str(error):
+                    unfinished = run.name, HELD
+                else:
+                    print(f"warning: {error}")
     return unfinished
+
+
+def _images_of(run: Path) -> str | None:
+    """The fingerprint of the images that a run was trained on; None where that is not known yet."""
+    try:
+        return json.loads((run / "info.json").read_text())["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
 class Known:
     """What is stored of a run. kind: equal for runs that differ in the seed alone; done: the share
-    of its updates that a checkpoint holds; seconds: what a complete one took; data: what
-    dataset.name=auto means here, None where it was named."""
+    of its updates that a checkpoint holds; seconds: what a complete one took, as far as it says;
+    data: what dataset.name=auto means here, None where it was named."""
 
     id: str | None
     status: str | None
     kind: str
     arm: str
+    seed: int
     done: float
-    seconds: float
+    seconds: float | None
     data: str | None
 
 
@@ -367,17 +399,29 @@ def look_up(
     if settings[study.arm] is None:
         raise UserError(f"{study.arm}: name one for every run")
     folder = Path(settings["results_dir"])
-    run_id, status = _twin(folder, study, {**settings, "resume": None})
-    done, seconds = 0.0, 0.0
+    settings["resume"] = None
+    run_id, status = _twin(folder, study, settings, dataset.fingerprint)
+    done, seconds = 0.0, None
     if status == "COMPLETED":
-        info = json.loads((folder / run_id / "info.json").read_text())
-        done, seconds = 1.0, sum(info["seconds"].values())
-    elif run_id:
-        newest = checkpoints.stored(folder / run_id)[0]
-        done = int(checkpoints.NAME.fullmatch(newest.name)[1]) / study.updates(settings, dataset)
+        done = 1.0
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            info = json.loads((folder / run_id / "info.json").read_text())
+            seconds = float(sum(info["seconds"].values()))
+    elif run_id and (stored := checkpoints.stored(folder / run_id)):
+        step = int(checkpoints.NAME.fullmatch(stored[0].name)[1])
+        done = step / study.updates(settings, dataset)
     kind = {k: v for k, v in settings.items() if k not in (*NOT_THE_RUN, "seed")}
-    chosen = settings["dataset.name"] if was_auto else None
-    return Known(run_id, status, repr(kind), settings[study.arm], done, seconds, chosen)
+    kind["images"] = dataset.fingerprint
+    return Known(
+        run_id,
+        status,
+        repr(kind),
+        settings[study.arm],
+        settings["seed"],
+        done,
+        seconds,
+        settings["dataset.name"] if was_auto else None,
+    )
 
 
 def _make_results_folder(folder: Path) -> None:
@@ -427,12 +471,15 @@ def _run_arm(experiment, study, job, options, presets) -> None:
     run_id, checkpoint = settings["resume"], None
     settings["resume"] = None
     if run_id == "auto":
-        run_id, status = _twin(folder, study, settings)
+        run_id, status = _twin(folder, study, settings, dataset.fingerprint)
         if status == "COMPLETED":
             print(f"run {run_id}: {settings[study.arm]} is complete already")
             return
-    if options["--id"] and not re.fullmatch(r"[\w-]+", options["--id"]):
-        raise UserError("--id: it must be letters, digits, - and _")
+        if status == HELD:
+            print(f"run {run_id}: {settings[study.arm]} is {HELD}")
+            sys.exit(STOPPED_BY_CLOCK)
+    if options["--id"] and not re.fullmatch(r"[A-Za-z][\w-]*|[1-9]\d*", options["--id"]):
+        raise UserError("--id: it must be a number, or letters, digits, - and _ behind a letter")
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
     options = {**options, "--id": run_id or options["--id"]}

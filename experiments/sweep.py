@@ -8,6 +8,7 @@ always means "bring me to the end".
 """
 
 import argparse
+import ast
 import contextlib
 import ctypes
 import functools
@@ -27,6 +28,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from experiments.runner import HELD
+from experiments.settings import flat
 from forgetting.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,8 +49,13 @@ class Planned:
     seconds_left: float | None  # as runs of its kind took; None: there is none to tell
 
     @property
-    def complete(self) -> bool:
-        return self.status == "COMPLETED"
+    def state(self) -> str:
+        known = {None: "to do", "COMPLETED": "complete", HELD: "running elsewhere"}
+        return known.get(self.status, "unfinished")
+
+    @property
+    def to_do(self) -> bool:
+        return self.state in ("to do", "unfinished")
 
 
 # ------------------------------------------------------------------ the plan
@@ -77,7 +85,10 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
     if plan.get("study") not in STUDIES:
         raise UserError(f"PLAN: study in {path} must be {' or '.join(STUDIES)}")
     axes = []
-    for key, values in plan.get("grid", {}).items():
+    for part in ("grid", "settings"):
+        if not isinstance(plan.get(part, {}), dict):
+            raise UserError(f"PLAN: [{part}] of {path} must hold settings")
+    for key, values in flat(plan.get("grid", {})).items():
         if not isinstance(values, list) or not values:
             raise UserError(f"PLAN: {key} in [grid] of {path} must be a list of values")
         axes.append([_words(v if isinstance(v, dict) else {key: v}) for v in values])
@@ -88,7 +99,21 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
 
 def _words(settings: dict) -> tuple[str, ...]:
-    return tuple(f"{key}={value}" for key, value in settings.items())
+    return tuple(_word(key, value) for key, value in flat(settings).items())
+
+
+def _word(key: str, value) -> str:
+    """KEY=VALUE as the command line reads it; where a path leads must not depend on the folder a
+    worker was started in. Raises UserError for what a sweep sets itself."""
+    if key.strip() in ("results_dir", "resume", "stop_after"):
+        raise UserError(f"{key}: a sweep sets it itself")
+    if key == "dataset.root":
+        value = os.path.abspath(os.path.expanduser(value))
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError):
+            ast.literal_eval(value)  # a text that would be read as a number, say
+            value = repr(value)
+    return f"{key}={value}"
 
 
 def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> list[Planned]:
@@ -102,19 +127,23 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
     known, asked = [], []
     chosen: tuple[str, ...] = ()
     for words in all_words:
-        asked.append((*words, *chosen))
-        here = [*asked[-1], f"results_dir={folder}"]
-        known.append(runner.look_up(module.ex, module.STUDY, here, load))
-        if known[-1].data and not chosen:  # auto is looked up once, and the same for every worker
-            chosen = (f"dataset.name={known[-1].data}",)
-            asked[-1] += chosen
+        named = any(word.startswith("dataset.name=") for word in words)
+        words = words if named else (*words, *chosen)
+        here = [*words, f"results_dir={folder}"]
+        run = runner.look_up(module.ex, module.STUDY, here, load)
+        if run.data and not named:  # auto is looked up once, and is the same for every worker
+            chosen = (f"dataset.name={run.data}",)
+            words = (*words, *chosen)
+        if (run.kind, run.seed) in {(other.kind, other.seed) for other in known}:
+            continue  # the same run in other words
+        asked.append(words)
+        known.append(run)
     # A run takes as long as complete ones of the same settings but the seed, else of the same arm.
     took: dict[tuple, list[float]] = {}
     for run in known:
-        if run.status == "COMPLETED":
-            spent = run.seconds
+        if run.seconds is not None:
             for kind in (run.kind, run.arm):
-                took.setdefault(kind, []).append(spent)
+                took.setdefault(kind, []).append(run.seconds)
     planned = []
     for words, run in zip(asked, known, strict=True):
         alike = took.get(run.kind) or took.get(run.arm)
@@ -133,27 +162,60 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
 def bring_to_the_end(study: str, words: Sequence[str], folder: str, devices: int) -> tuple:
     """(exit code, the last line it said) of the real command, in a process of its own.
 
-    It ends with the worker: a run whose worker was killed must not hold its folder. It has as many
-    threads as the worker has, so that two runs on two cores do not fight. devices: the GPUs here,
-    which local workers share by their numbers; 0: what the worker sees is its own.
+    It ends with the worker: a run whose worker was killed must not hold its folder. On a CPU it has
+    one thread, so that two runs on two cores do not fight. devices: the GPUs here, which local
+    workers share by their numbers; 0: what the worker sees is its own.
     """
     from distributed import get_worker
 
-    worker = get_worker()
-    env = {**os.environ, "OMP_NUM_THREADS": str(worker.state.nthreads)}
+    worker, env = get_worker(), dict(os.environ)
     if devices:
-        env["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % devices)
+        visible = env.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
+        env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(worker.name) % devices]
+    elif "GPU" not in worker.state.total_resources:
+        env["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
-    done = subprocess.run(
-        [*command, f"results_dir={folder}", "resume=auto"],
+    code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
+    while HELD in said:  # by a worker that is just ending, or by another sweep
+        time.sleep(5)
+        code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
+    return code, said
+
+
+def _run(command: Sequence[str], env: dict[str, str]) -> tuple[int, str]:
+    run = subprocess.Popen(
+        command,
         env=env,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_end_with_the_parent,
     )
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return done.returncode, said[-1] if said else ""
+    _running.add(run)
+    out, errors = run.communicate()
+    _running.discard(run)
+    if run.returncode < 0:
+        return run.returncode, f"killed by signal {-run.returncode}"
+    said = (errors.strip() or out.strip()).splitlines()
+    return run.returncode, said[-1] if said else ""
+
+
+_running: set[subprocess.Popen] = set()  # in a worker's process: its runs
+
+
+def _ignore_interrupts() -> None:
+    """In a worker: a terminal's Ctrl-C is for the sweep and the runs, which end in good order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _stop_runs() -> None:
+    """In a worker: let its runs write a checkpoint and end."""
+    for run in list(_running):
+        run.terminate()
+    deadline = time.monotonic() + 30
+    while _running and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _end_with_the_parent() -> None:
@@ -171,7 +233,7 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
 
     logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
 
-    to_do = [run for run in runs if not run.complete]
+    to_do = [run for run in runs if run.to_do]
     devices, cluster = 0, None
     try:
         if scheduler:
@@ -189,15 +251,24 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
             client = Client(cluster)
     except (OSError, ValueError) as error:
         raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {error}") from None
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if cluster:
+            client.run(_ignore_interrupts)
         return _wait_for(client, to_do, folder, scheduler, devices)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopping in good order; the same command goes on from there", file=sys.stderr)
+        if cluster:
+            client.run(_stop_runs)
         return 130
     finally:
         client.close()
         if cluster:
             cluster.close()
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def _devices() -> int:
@@ -209,6 +280,7 @@ def _devices() -> int:
 def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int) -> int:
     from distributed import CancelledError, wait
 
+    client.wait_for_workers(1)
     information = client.scheduler_info(n_workers=-1)["workers"].values()
     threads = sum(worker["nthreads"] for worker in information)
     on_gpu = any("GPU" in (worker.get("resources") or {}) for worker in information)
@@ -282,12 +354,9 @@ def _time(seconds: float | None) -> str:
 def show(runs: Sequence[Planned], workers: int) -> None:
     """A line a run, then the counts and an estimate."""
     for run in runs:
-        state = "to do"
-        if run.id:
-            state = "complete" if run.complete else f"unfinished ({run.status.lower()})"
-        print(f"{state:<24} {run.id or '-':<5} {run.study} {' '.join(run.words)}")
+        print(f"{run.state:<17} {run.id or '-':<5} {run.study} {' '.join(run.words)}")
     print(summary(runs))
-    lengths = [run.seconds_left for run in runs if not run.complete]
+    lengths = [run.seconds_left for run in runs if run.to_do]
     known = [length for length in lengths if length is not None]
     if lengths:
         text = _time(sum(known) / workers) if known else "unknown: no complete run of the kind yet"
@@ -297,10 +366,9 @@ def show(runs: Sequence[Planned], workers: int) -> None:
 
 
 def summary(runs: Sequence[Planned]) -> str:
-    kinds = ("complete", "unfinished", "to do")
-    counts = Counter(
-        "complete" if run.complete else "unfinished" if run.id else "to do" for run in runs
-    )
+    counts = Counter(run.state for run in runs)
+    kinds = ["complete", "unfinished", "to do"]
+    kinds += ["running elsewhere"] if counts["running elsewhere"] else []
     return f"{len(runs)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
@@ -318,20 +386,27 @@ def main() -> None:
     try:
         if options.workers is not None and options.workers < 1:
             raise UserError("--workers: it must be 1 or more")
-        for word in options.settings:
-            if "=" not in word:
-                raise UserError(f"{word}: a setting is KEY=VALUE")
         study, all_words = read_plan(options.plan)
-        # Where a path leads must not depend on where a worker was started.
-        fixed = [_absolute(word) for word in options.settings]
+        varied = {word.partition("=")[0] for words in all_words for word in words}
+        fixed = []
+        for word in options.settings:
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise UserError(f"{word}: a setting is KEY=VALUE")
+            if key in varied:
+                raise UserError(f"{key}: the plan sets it; change it in a copy of the plan")
+            paths = ("dataset.root", "results_dir", "resume", "stop_after")
+            fixed.append(_word(key, value) if key.strip() in paths else word)
         folder = Path(options.results_dir).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--results-dir: {folder} is no folder")
         all_words = [(options.preset, *words, *fixed) for words in all_words]
         runs = look_up(study, all_words, folder)
         if options.dry_run:
             show(runs, options.workers or _devices() or os.cpu_count() or 1)
             return
         print(summary(runs))
-        if all(run.complete for run in runs):
+        if not any(run.to_do for run in runs):
             return
         sys.exit(sweep(runs, folder, options.scheduler, options.workers))
     except UserError as error:
@@ -339,15 +414,6 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _absolute(word: str) -> str:
-    key, _, value = word.partition("=")
-    if key == "dataset.root":
-        return f"{key}={os.path.abspath(os.path.expanduser(value))}"
-    if key in ("results_dir", "resume"):
-        raise UserError(f"{key}: a sweep sets it itself; see --results-dir")
-    return word
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The commands as a user types them, on real digits."""
 
+import errno
 import json
 import os
 import re
@@ -150,13 +151,54 @@ def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
     code, _, err = in_process(capsys, "with", "resume=9", here)
     assert code == 1 and "no readable run" in err
+    code, _, err = in_process(capsys, "with", "resume=1", "rotated_images=None", here)
+    assert code == 1 and "rotated_images" in err
     with loop.sole_user(tmp_path / "1"):
         code, _, err = in_process(capsys, "with", "resume=1", here)
         assert code == 1 and "another process is working on" in err
+        same = ["with", "quick", "method=augment", "resume=auto", here]
+        code, out, _ = in_process(capsys, *same)
+        assert code == loop.STOPPED_BY_CLOCK and "augment is held by another process" in out
     for checkpoint in tmp_path.glob("1/checkpoint-*"):
         checkpoint.write_bytes(b"damaged")
     code, _, err = in_process(capsys, "with", "resume=1", here)
     assert code == 1 and "no checkpoint that is whole" in err
+    code, out, _ = in_process(capsys, *same, "stop_after=0.01s")  # auto begins anew
+    assert code == loop.STOPPED_BY_CLOCK and "1 is whole; passed over" in out
+    assert "go on with: with resume=2" in out
+
+
+def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeypatch):
+    """Whatever becomes of Sacred's heartbeats: here the last one fails, and there is no other."""
+    from experiments.observer import RunFolder
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = ["with", *TINY, "method=vanilla", f"results_dir={tmp_path}"]
+    with monkeypatch.context() as failing:
+        failing.setattr(RunFolder, "log_metrics", full)
+        in_process(capsys, *arguments)
+    assert in_process(capsys, *arguments)[0] == 0
+    assert metrics(tmp_path / "1") == metrics(tmp_path / "2")
+    assert json.loads((tmp_path / "1/info.json").read_text())["seconds"]
+
+
+def test_a_heartbeat_that_fails_ends_the_run_and_says_so(tmp_path, capsys, monkeypatch):
+    from experiments.observer import RunFolder
+
+    calls = []
+
+    def full_later(self):
+        calls.append(self)
+        if len(calls) > 3:  # the run has begun
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "save_cout", full_later)
+    here = ["with", "quick", "method=vanilla", f"results_dir={tmp_path}", "-b", "0.1"]
+    code, _, err = in_process(capsys, *here)
+    assert code == 1 and "No space left on device; make room and go on with resume=1" in err
+    assert json.loads((tmp_path / "1/run.json").read_text())["status"] != "COMPLETED"
 
 
 def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
@@ -183,6 +225,10 @@ def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
     assert in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)[0] == 0
     code, _, err = in_process(capsys, "-F", "elsewhere", "--id", "mine", *tiny)
     assert code == 1 and "there is a run elsewhere/mine already" in err
+    code, _, err = in_process(capsys, "--id", "mine", "with", "quick")
+    assert code == 1 and "--id: it names one run; set method, too" in err
+    code, _, err = in_process(capsys, "--id", "20_1", *tiny)
+    assert code == 1 and "--id: it must be a number, or" in err
 
 
 def test_an_end_asked_for_in_an_arms_last_step_does_not_start_the_next(

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, PROJECT, command
+from PIL import Image
 from torture import metrics
 
-from experiments import sweep
+from experiments import loop, sweep
 from experiments.results import stored_runs
 from forgetting.errors import UserError
 
@@ -96,7 +97,7 @@ def cluster(tmp_path):
         process.wait()
 
 
-def wait_until(holds, seconds=120):
+def wait_until(holds, seconds=300):
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -166,6 +167,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd.toml").write_text('study = "chess"')
     (tmp_path / "list.toml").write_text('study = "gan_probe"\n[grid]\nseed = 3')
+    (tmp_path / "grid.toml").write_text('study = "gan_probe"\ngrid = 3')
+    (tmp_path / "path.toml").write_text('study = "gan_probe"\n[settings]\nresults_dir = "x"')
     (tmp_path / "broken.toml").write_text("study = ")
     (tmp_path / "arm.toml").write_text('study = "gan_probe"\n[grid]\nseed = [1]')
     for arguments, line in (
@@ -176,10 +179,14 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         (["arm.toml"], "model: name one for every run"),
         (["figure3", "lr=fast"], "lr: it must be a number above 0"),
         (["figure3", "resume=3"], "resume: a sweep sets it itself"),
+        (["figure3", "seed=3"], "seed: the plan sets it; change it in a copy"),
+        (["grid.toml"], "PLAN: [grid] of grid.toml must hold settings"),
+        (["path.toml"], "results_dir: a sweep sets it itself"),
+        (["figure3", "--results-dir", "odd.toml"], "--results-dir: "),
         (["figure3", "nonsense"], "nonsense: a setting is KEY=VALUE"),
         (["figure3", "--workers", "0"], "--workers: it must be 1 or more"),
     ):
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, "--results-dir", "runs"])
+        monkeypatch.setattr(sys, "argv", ["sweep.py", "--results-dir", "runs", *arguments])
         with pytest.raises(SystemExit) as end:
             sweep.main()
         err = capsys.readouterr().err
@@ -196,3 +203,59 @@ def test_the_shipped_plans_are_the_papers_grids():
     assert runs[-1][2:4] == ("regularizer=gradient_penalty", "gradient_penalty_weight=10.0")
     with pytest.raises(UserError):
         sweep.read_plan("figure9")
+
+
+def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.toml").write_text("""
+        study = "sequential_tasks"
+        [grid]
+        dataset.label = ["12", "a name", "it's"]
+        [settings]
+        dataset.root = "images"
+        method = "vanilla"
+        """)
+    _, runs = sweep.read_plan("plan.toml")
+    assert [words[-1] for words in runs] == [
+        "dataset.label='12'",
+        "dataset.label=a name",
+        "dataset.label=it's",
+    ]
+    assert runs[0][0] == f"dataset.root={tmp_path}/images"
+
+
+def test_what_is_there_is_known_by_its_images_and_counted_once(folders_of_digits, tmp_path):
+    a, b = folders_of_digits
+    (tmp_path / "plan.toml").write_text(f"""
+        study = "sequential_tasks"
+        [grid]
+        "dataset.root" = ["{a}", "{b}", "{a}"]
+        [settings]
+        dataset = {{ name = "image_folder", size = 8, label = "digits" }}
+        method = "vanilla"
+        iterations_per_task = 3
+        cycles = 1
+        width = 4
+        eval_images = 20
+        probe_images = 20
+        """)
+    done = swept("plan.toml", cwd=tmp_path)
+    assert done.returncode == 0 and "2 runs: 0 complete" in done.stdout, done.stderr
+    assert len(stored_runs(tmp_path / "runs")) == 2
+    with loop.sole_user(tmp_path / "runs/1"):  # of a complete run nobody's
+        done = swept("plan.toml", "--dry-run", cwd=tmp_path)
+    assert "2 runs: 2 complete" in done.stdout
+
+
+@pytest.fixture
+def folders_of_digits(tmp_path, digits):
+    """Zeros and ones as image files, twice, with other images."""
+    for name, first in (("a", 0), ("b", 30)):
+        for split, n in (("train", 30), ("test", 10)):
+            for c in (0, 1):
+                (tmp_path / name / split / str(c)).mkdir(parents=True)
+                images = digits.train_images[digits.train_labels == c][first : first + n]
+                for i, image in enumerate(images):
+                    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                    picture.save(tmp_path / name / split / str(c) / f"{i}.png")
+    return tmp_path / "a", tmp_path / "b"
