@@ -15,7 +15,7 @@ from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
 KEEP = 2
-VERSION = 2  # of what a checkpoint holds; another one cannot be gone on with
+VERSION = 3  # of what a checkpoint holds; another one cannot be gone on with
 # The name carries the step and the start of the content's SHA-256.
 NAME = re.compile(r"(?:checkpoint|snapshot)-(\d+)-([0-9a-f]{16})\.pt")
 

@@ -37,6 +37,10 @@ class Interrupted(SacredInterrupt):
         self.step, self.exit_code = step, exit_code
 
 
+class StoppedNow(KeyboardInterrupt):
+    """A signal came where the work at hand is long and can be done again; no library catches it."""
+
+
 class Diverged(Exception):
     """A loss is no number any more."""
 
@@ -96,17 +100,21 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         yield
         seconds_spent[what] += time.perf_counter() - start
 
-    def save(keep=checkpoints.KEEP):
+    def everything(evaluated: bool) -> dict:
+        return {
+            "study": learner.state_dict(),
+            **log.state(),
+            "evaluated": evaluated,
+            "fingerprint": dataset.fingerprint,
+            "threads": torch.get_num_threads(),
+            "seconds": dict(seconds_spent),
+        }
+
+    def save(state):
         if folder is None:
             return
+        keep = 1 if learner.position == learner.total_steps else checkpoints.KEEP
         with timed("checkpoints"):
-            state = {
-                "study": learner.state_dict(),
-                **log.state(),
-                "fingerprint": dataset.fingerprint,
-                "threads": torch.get_num_threads(),
-                "seconds": dict(seconds_spent),
-            }
             try:
                 checkpoints.save(folder, learner.position, state, keep)
             except OSError as error:
@@ -114,9 +122,13 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
                 require_written(recorder)
 
     def evaluate() -> dict[str, float]:
-        log.look()  # a loss that is no number, before a probe stumbles over it
-        with timed("evaluation"):
-            values = learner.evaluate()
+        before = everything(evaluated=False)
+        try:
+            with timed("evaluation"), stop.at_once():
+                values = learner.evaluate()
+        except StoppedNow:
+            save(before)
+            raise Interrupted(learner.position, stop.exit_code()) from None
         log.evaluation(values, learner.position)
         run.info.update(learner.info)
         for name, content in learner.artifacts().items() if folder else ():
@@ -127,9 +139,9 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     name = settings[study.arm]
     title = f"run {run._id}: {name}" if run._id else name
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
-    if not checkpoint:
+    if not checkpoint or not checkpoint["evaluated"]:
         evaluate()
-        save()
+        save(everything(evaluated=True))
     # stderr itself, not Sacred's capture of it; and silent where nobody watches.
     bar = tqdm(
         total=learner.total_steps,
@@ -150,10 +162,10 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
                 require_written(recorder)
             last = learner.position == learner.total_steps
             if stop.exit_code() and not last:
-                save()
+                save(everything(evaluated=True))
                 raise Interrupted(learner.position, stop.exit_code())
             if last or learner.position % settings["checkpoint_every"] == 0:
-                save(keep=1 if last else checkpoints.KEEP)
+                save(everything(evaluated=True))
     if device.type == "cuda":
         run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
     result = learner.summary(
@@ -240,6 +252,8 @@ class Stop:
     """Whether to stop after the step at hand: SIGINT or SIGTERM came (a second one ends at once),
     or `stop_after` is over, counted from here."""
 
+    interrupts = False  # whether a signal ends what is being done
+
     def __init__(self, stop_after: str | None):
         self.end = time.monotonic() + seconds(stop_after) if stop_after else math.inf
         self.by_signal = 0
@@ -256,10 +270,24 @@ class Stop:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self):
+        """Raise StoppedNow in the middle of this, when a signal comes or has come. `stop_after`
+        waits: a slice shorter than this would never get beyond it."""
+        if self.by_signal:
+            raise StoppedNow
+        self.interrupts = True
+        try:
+            yield
+        finally:
+            self.interrupts = False
+
     def _caught(self, number, _frame):
         if self.by_signal:
             raise KeyboardInterrupt
         self.by_signal = 128 + number
+        if self.interrupts:
+            raise StoppedNow
 
 
 def _about(dataset: data.Dataset, device: torch.device) -> dict:

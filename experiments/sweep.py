@@ -228,7 +228,7 @@ def _end_with_the_parent() -> None:
 
 
 def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers: int | None) -> int:
-    """Run what is not complete; the exit code: 0, 1 where a run failed, 130 when interrupted."""
+    """Run what is not complete; the exit code: 0, 1 where a run failed, 130 or 143 stopped."""
     from distributed import Client, LocalCluster
 
     logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
@@ -251,24 +251,28 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
             client = Client(cluster)
     except (OSError, ValueError) as error:
         raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {error}") from None
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if cluster:
             client.run(_ignore_interrupts)
         return _wait_for(client, to_do, folder, scheduler, devices)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopping in good order; the same command goes on from there", file=sys.stderr)
         if cluster:
             client.run(_stop_runs)
-        return 130
+        return 143 if isinstance(stop, _Terminated) else 130
     finally:
         client.close()
         if cluster:
             cluster.close()
 
 
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminate(*_) -> None:
+    raise _Terminated
 
 
 def _devices() -> int:

@@ -95,7 +95,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "VERSION", 99)
     checkpoints.save(tmp_path, 1, {"study": {}})
     monkeypatch.undo()
-    with pytest.raises(UserError, match="another version of this program \\(99, not 2\\)"):
+    with pytest.raises(UserError, match="another version of this program \\(99, not"):
         checkpoints.load(tmp_path)
 
 

@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from conftest import command
 from PIL import Image
 from test_gan import study as tiny_study
+from torture import metrics
 
 from experiments import checkpoints, gan_figures, gan_probe, loop, runner, tables
 from experiments.intervals import mean_interval
@@ -20,6 +23,7 @@ from experiments.plotting import style
 from experiments.results import Group, groups, stored_runs
 from forgetting import data
 from gan import fidelity
+from gan.probe_study import ProbeStudy
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
 TINY += ["quality_every=4", "quality_images=500"]
@@ -119,6 +123,32 @@ def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
         assert np.array_equal(resumed.metrics[name][1], values), name
     table = "past_fakes.csv"
     assert (resumed.folder / table).read_text() == (through.folder / table).read_text()
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_signal_does_not_wait_for_an_evaluation(folder, tmp_path, capsys, monkeypatch, at):
+    score = ProbeStudy._score_past_fakes
+
+    def terminated_in_the_middle(study):
+        values = score(study)
+        if study.position == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the evaluation went on")
+        return values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProbeStudy, "_score_past_fakes", terminated_in_the_middle)
+        arguments = ["with", *TINY, "model=ssgan", f"results_dir={tmp_path}"]
+        code, out, _ = in_process(capsys, *arguments)
+    assert code == 143 and f"interrupted at step {at}; go on" in out
+    assert json.loads((tmp_path / "1/run.json").read_text())["status"] == "INTERRUPTED"
+    code, out, _ = in_process(capsys, "with", "resume=1", f"results_dir={tmp_path}")
+    assert code == 0 and f"resumed at step {at}" in out
+    whole = folder / "2"  # ssgan of this seed, in one go
+    for name in ("past_fakes.csv", "samples-000004.png"):
+        assert (tmp_path / "1" / name).read_bytes() == (whole / name).read_bytes()
+    assert metrics(tmp_path / "1") == metrics(whole)
+    assert len(list(tmp_path.glob("1/checkpoint-*"))) == 1
 
 
 def test_another_extractor_is_refused(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Sweeps with real worker processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     address, processes = cluster
     (tmp_path / "plan.toml").write_text(LONG_PLAN)
     sweeping = start_sweep(tmp_path, address)
-    wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint-[1-9]*"))) >= 2)
+    wait_until(lambda: len({p.parent for p in tmp_path.glob("runs/*/checkpoint-[1-9]*")}) == 2)
     worker = processes["worker 0"]
     (run,) = children(worker.pid)
     worker.send_signal(signal.SIGKILL)
@@ -161,6 +162,36 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     whole += ["width=4", "results_dir=whole"]
     assert command("sequential_tasks.py", *whole, cwd=tmp_path).returncode == 0
     assert metrics(runs[0].folder) == metrics(tmp_path / "whole/1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_goes_on_from_there(tmp_path, number):
+    (tmp_path / "plan.toml").write_text(LONG_PLAN)
+    sweeping = subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "experiments/sweep.py"), "plan.toml"),
+            *("--results-dir", "runs", "--workers", "2"),
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len({p.parent for p in tmp_path.glob("runs/*/checkpoint-[1-9]*")}) == 2)
+    if number == signal.SIGINT:
+        os.killpg(sweeping.pid, number)  # a terminal's Ctrl-C reaches the workers and runs, too
+    else:
+        sweeping.send_signal(number)
+    _, errors = sweeping.communicate(timeout=60)
+    assert sweeping.returncode == 128 + number
+    assert errors == "stopping in good order; the same command goes on from there\n"
+    states = [json.loads(p.read_text())["status"] for p in tmp_path.glob("runs/*/run.json")]
+    assert states == ["INTERRUPTED"] * 2
+    done = swept("plan.toml", cwd=tmp_path)
+    assert done.returncode == 0 and "2 runs: 0 complete, 2 unfinished, 0 to do" in done.stdout
+    assert len(stored_runs(tmp_path / "runs")) == 2
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
