@@ -5,6 +5,8 @@ python experiments/sweep.py figure3 --preset cpu [KEY=VALUE ...]
 A plan is a file of settings to combine (experiments/plans/*.toml, or your own). What is complete in
 the results folder is left as it is, what is unfinished is gone on with: the same command again
 always means "bring me to the end".
+
+PyTorch is imported where it is used: workers, which import this file, have no use for it.
 """
 
 import argparse
@@ -28,14 +30,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.runner import HELD
-from experiments.settings import flat
 from forgetting.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 PLANS = Path(__file__).with_name("plans")
 STUDIES = ("sequential_tasks", "gan_probe")
-STOPPED = (75, 130, 143)  # exit codes of a run that was asked to stop, and can be gone on with
+STOPPED = (130, 143)  # exit codes of a run that was asked to stop, and can be gone on with
+HELD = 75  # that of one that another process is working on
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,8 @@ class Planned:
     study: str
     words: tuple[str, ...]
     id: str | None  # of a stored run with these settings
-    status: str | None  # COMPLETED, another of Sacred's where it is unfinished; None: not begun
+    state: str  # to do, unfinished, running elsewhere or complete
     seconds_left: float | None  # as runs of its kind took; None: there is none to tell
-
-    @property
-    def state(self) -> str:
-        known = {None: "to do", "COMPLETED": "complete", HELD: "running elsewhere"}
-        return known.get(self.status, "unfinished")
 
     @property
     def to_do(self) -> bool:
@@ -66,6 +62,8 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
     name: of a plan of the project, or a path. Raises UserError with one line.
     """
+    from experiments.settings import flat
+
     named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
     path = named.get(name, Path(name))
     try:
@@ -99,6 +97,8 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
 
 def _words(settings: dict) -> tuple[str, ...]:
+    from experiments.settings import flat
+
     return tuple(_word(key, value) for key, value in flat(settings).items())
 
 
@@ -144,6 +144,7 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
         if run.seconds is not None:
             for kind in (run.kind, run.arm):
                 took.setdefault(kind, []).append(run.seconds)
+    states = {None: "to do", "COMPLETED": "complete", runner.HELD: "running elsewhere"}
     planned = []
     for words, run in zip(asked, known, strict=True):
         alike = took.get(run.kind) or took.get(run.arm)
@@ -152,7 +153,8 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
             left = 0.0
         elif alike:
             left = sum(alike) / len(alike) * (1 - run.done)
-        planned.append(Planned(study, words, run.id, run.status, left))
+        state = states.get(run.status, "unfinished")
+        planned.append(Planned(study, words, run.id, state, left))
     return planned
 
 
@@ -176,7 +178,7 @@ def bring_to_the_end(study: str, words: Sequence[str], folder: str, devices: int
         env["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
     code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
-    while HELD in said:  # by a worker that is just ending, or by another sweep
+    while code == HELD:  # by a worker that is just ending, or by another sweep
         time.sleep(5)
         code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
     return code, said
