@@ -76,7 +76,7 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop) -> dict[str,
 
 
 def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
-    _keep_freed_memory()
+    keep_freed_memory()
     folder = Path(recorder.dir) if recorder else None
     device = torch.device(settings["device"])
     autocast = partial(
@@ -306,7 +306,7 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
     }
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep freed blocks instead of giving them back to the kernel.
 
     Else every activation map is mapped and zeroed anew at each step: 6,800 page faults a step and

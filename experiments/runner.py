@@ -154,7 +154,7 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
         settings = _settings_to_resume(folder, settings, explicit, study)
-    settings, dataset = _resolve(settings, study.least_classes)
+    settings, dataset = resolve(settings, study.least_classes)
     study.check(settings, dataset)
     if not options["--unobserved"]:
         _make_results_folder(folder)
@@ -222,7 +222,7 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
     return validate({k: v for k, v in flat(config).items() if k != "__doc__"}, study.rules)
 
 
-def _resolve(
+def resolve(
     settings: dict, least_classes: int, load: Callable = data.load
 ) -> tuple[dict, data.Dataset]:
     """Replace every `auto` by what it means here, and load the data."""
@@ -394,7 +394,7 @@ def look_up(
     options = _parse(experiment, [experiment.path, "with", *words])
     settings = _settings(experiment, study, *_read_updates(experiment, study, options))
     was_auto = settings["dataset.name"] == "auto"
-    settings, dataset = _resolve(settings, study.least_classes, load)
+    settings, dataset = resolve(settings, study.least_classes, load)
     study.check(settings, dataset)
     if settings[study.arm] is None:
         raise UserError(f"{study.arm}: name one for every run")
@@ -444,7 +444,7 @@ def _apply_command(study, settings, explicit, command) -> str:
     elsewhere = {key: settings[key] for key in ("device", *where)}
     _refuse_other_settings(folder, settings, explicit.keys() - elsewhere, stored)
     elsewhere |= {k: settings[k] for k in ("dataset.root", "dataset.memory_mb") if k in explicit}
-    stored, dataset = _resolve({**stored, **elsewhere}, study.least_classes)
+    stored, dataset = resolve({**stored, **elsewhere}, study.least_classes)
     checkpoint = _load_checkpoint(folder / run_id, dataset)
     device = torch.device(stored["device"])
     autocast = partial(torch.autocast, device.type, enabled=False)

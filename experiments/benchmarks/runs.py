@@ -1,0 +1,143 @@
+"""What stored runs, sweeps and checkpoints cost."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experiments import checkpoints
+from experiments.benchmarks import device_name, learner, preset_settings, row, seconds
+from experiments.results import PROJECT
+from forgetting.errors import UserError
+
+
+def write_runs(folder: Path, n: int) -> None:
+    """n runs of the shipped runs' settings and length, each of a seed of its own, its values moved
+    by a little noise."""
+    templates = sorted(p.parent for p in (PROJECT / "results/reference").glob("*-cpu-*/run.json"))
+    if not templates:
+        raise UserError("bench: there are no runs in results/reference to make more from")
+    for i in range(n):
+        template, seed = templates[i % len(templates)], i // len(templates)
+        run = folder / str(i + 1)
+        run.mkdir(parents=True)
+        noise = np.random.default_rng(i)
+        for path in template.iterdir():
+            if path.suffix != ".json":
+                (run / path.name).write_bytes(path.read_bytes())
+                continue
+            content = json.loads(path.read_text())
+            if path.name == "config.json":
+                content["seed"] += 100 * (seed + 1)
+            if path.name == "metrics.json":
+                for column in content.values():
+                    values = np.array(column["values"])
+                    column["values"] = (values + noise.normal(0, 0.003, len(values))).tolist()
+            (run / path.name).write_text(json.dumps(content))
+
+
+def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
+    """All figures, tables and the report from 50, 200 and 800 runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder, numbers = Path(folder), (50, 200, 800)
+        for n in numbers:
+            write_runs(folder / str(n), n)
+        command = [sys.executable, str(PROJECT / "experiments/figures.py")]
+        taken: dict[int, list[float]] = {n: [] for n in numbers}
+        for _ in range(rounds):
+            for n in numbers:
+                arguments = ["--runs", str(folder / str(n)), "--out", str(folder / "figures")]
+                taken[n].append(
+                    seconds(
+                        lambda a=arguments: subprocess.run(
+                            [*command, *a], check=True, capture_output=True
+                        )
+                    )
+                )
+    yield row("draw 200 runs, of 20 s", "cpu", [t / 20 for t in taken[200]], "at most 1")
+    for few, many in ((50, 200), (200, 800)):
+        ratios = [b / a for a, b in zip(taken[few], taken[many], strict=True)]
+        yield row(f"draw {many} runs, of the time for {few}", "cpu", ratios, "at most 4 (linear)")
+
+
+def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
+    """Four runs by two workers, by one, and in a plain loop of the same commands."""
+    from experiments.sweep import read_plan
+
+    plan = """
+        study = "sequential_tasks"
+        [grid]
+        seed = [0, 1, 2, 3]
+        [settings]
+        method = "rotation"
+        iterations_per_task = 400
+        cycles = 1
+        """
+    taken: dict[str, list[float]] = {"loop": [], "one": [], "two": []}
+    inside: dict[str, list[float]] = {"loop": [], "one": [], "two": []}  # a run's own time
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "plan.toml"
+        file.write_text(plan)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+        def call(script, *words):
+            command = [sys.executable, str(PROJECT / "experiments" / script), *words]
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+
+        def loop(results):
+            study, runs = read_plan(str(file))
+            for words in runs:
+                call(f"{study}.py", "with", "quick", *words, f"results_dir={results}")
+
+        def sweep(results, workers):
+            call("sweep.py", str(file), "--results-dir", results, "--workers", workers)
+
+        for i in range(rounds):
+            for name, workers in (("loop", None), ("one", "1"), ("two", "2")):
+                results = f"{folder}/{name}-{i}"
+                work = partial(sweep, results, workers) if workers else partial(loop, results)
+                taken[name].append(seconds(work))
+                runs = [json.loads(p.read_text()) for p in Path(results).glob("*/info.json")]
+                inside[name].append(sum(sum(run["seconds"].values()) for run in runs) / len(runs))
+    pairs = [b / a for a, b in zip(taken["one"], taken["two"], strict=True)]
+    yield row("sweep: two workers, of one's time", "cpu", pairs, "0.5 is perfect")
+    beside = [b / a for a, b in zip(inside["one"], inside["two"], strict=True)]
+    yield row("sweep: a run beside another, of its time alone", "cpu", beside, "1 is perfect")
+    minutes = np.median(taken["loop"]) / 4 / 60
+    # The engine's cost stands against however long runs take: stated for runs of a minute.
+    costs = [(one - loop) / 4 / 60 for one, loop in zip(taken["one"], taken["loop"], strict=True)]
+    print(f"(runs of {minutes:.2f} min)")
+    yield row("sweep: its cost, of four runs of a minute", "cpu", costs, "under 0.05")
+
+
+_SSGAN = {"model": "ssgan"}
+
+
+def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
+    """A checkpoint against the training between two, at the `cpu` preset's widths and interval, on
+    digits at 32 pixels."""
+    for name, arm in (("sequential_tasks", {"method": "rotation"}), ("gan_probe", _SSGAN)):
+        study = learner(name, "cpu", device, **arm)
+        every = preset_settings(name, "cpu")["checkpoint_every"]
+        with tempfile.TemporaryDirectory() as folder:
+
+            def save(study=study, folder=folder):
+                checkpoints.save(Path(folder), study.position, {"study": study.state_dict()})
+
+            study.step()
+            if arm is _SSGAN:  # as many as a run of this preset keeps
+                fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
+                study.snapshots = {500 * i: fakes + i for i in range(11)}
+            save()  # each snapshot is written once, at its own probe
+            shares = []
+            for _ in range(rounds):
+                step = seconds(lambda study=study: [study.step() for _ in range(5)], device) / 5
+                shares.append(seconds(save) / (every * step))
+        yield row(f"{name}: checkpoints, of training", device_name(device), shares, "under 0.02")

@@ -1,0 +1,329 @@
+"""How fast both studies train and probe: against PyTorch's defaults, a well-kept library, and what
+the machine's convolutions allow."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments import runner
+from experiments.benchmarks import device_name, in_turn, learner, row, seconds
+from experiments.loop import STOPPED_BY_CLOCK
+from experiments.results import PROJECT
+from forgetting import data, networks, probes
+from forgetting.errors import UserError
+from forgetting.rotation import rotation_labels, turned_copies
+
+PEER = "torch-mimicry==0.1.16"
+AIM_PEER = {"cpu": "at least 3.5 (bf16)", "gpu": "at least 10"}
+AIM_PLAIN = {"cpu": "at least 2 (bf16)", "gpu": "at least 5"}
+AIM_FLOOR = {"cpu": "at least 0.7", "gpu": "at least 0.4"}
+AIM_PROBE = {"cpu": "at least 2", "gpu": "at least 20"}
+
+
+def gan_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
+    """One discriminator and one generator step at full width, against torch-mimicry's, and against
+    what the machine's convolutions allow."""
+    nets = _peers_nets(device)
+    images = torch.rand(64, 3, 32, 32, device=device) * 2 - 1
+    labels = torch.zeros(64, dtype=torch.long, device=device)
+    for model, (generator, discriminator) in nets.items():
+        study = learner("gan_probe", "paper", device, model=model)
+        optimisers = [
+            torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.9))
+            for net in (generator, discriminator)
+        ]
+        log = mock.MagicMock()
+
+        def peers_step(g=generator, d=discriminator, o=optimisers, log=log):
+            batch = images, labels
+            d.train_step(batch, netG=g, optD=o[1], log_data=log, device=device)
+            g.train_step(batch, netD=d, optG=o[0], log_data=log, device=device)
+
+        ours, theirs = in_turn(rounds, device, study.step, peers_step)
+        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        yield row(f"{model} iteration, of torch-mimicry's", device_name(device), ratios, AIM_PEER)
+        yield _share_of_the_floor(f"{model} iteration", study, rounds)
+
+
+def _peers_nets(device: torch.device) -> dict:
+    """torch-mimicry's 32x32 nets by our models' names, from a folder of their own."""
+    from torch_fidelity import calculate_metrics  # noqa: F401  before anything stands in for modules
+
+    folder = PROJECT / "data" / "peers" / PEER
+    if not folder.exists():
+        arguments = ["install", "--quiet", "--no-deps", "--target", str(folder), PEER]
+        done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True)
+        if done.returncode:
+            raise UserError(f"bench: {PEER} cannot be installed from the package index")
+    # Its nets alone: the package's own import asks for TensorFlow, too.
+    for name in ("skimage", "skimage.io", "torch.utils.tensorboard"):
+        sys.modules.setdefault(name, mock.MagicMock())
+    package = sys.modules.setdefault("torch_mimicry", types.ModuleType("torch_mimicry"))
+    package.__path__ = [str(folder / "torch_mimicry")]
+    from torch_mimicry.nets import sngan, ssgan
+
+    torch.manual_seed(0)
+    nets = {
+        "ssgan": (ssgan.SSGANGenerator32(), ssgan.SSGANDiscriminator32()),
+        "uncond": (sngan.SNGANGenerator32(), sngan.SNGANDiscriminator32()),
+    }
+    return {model: tuple(net.to(device) for net in pair) for model, pair in nets.items()}
+
+
+def sequential_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
+    """Both arms at full width against the same net as PyTorch would have it by default: fp32,
+    contiguous, plain convolutions and poolings, the images from a DataLoader."""
+    for method in ("vanilla", "rotation"):
+        study = learner("sequential_tasks", "paper", device, method=method)
+        plain_step = _plain_loop(study, method, device)
+        ours, plain = in_turn(rounds, device, study.step, plain_step)
+        ratios = [b / a for a, b in zip(ours, plain, strict=True)]
+        name = f"sequential {method} iteration, of a plain loop's"
+        yield row(name, device_name(device), ratios, AIM_PLAIN)
+        yield _share_of_the_floor(f"sequential {method} iteration", study, rounds)
+
+
+def _plain_loop(study, method: str, device: torch.device) -> Callable[[], None]:
+    """The same iteration as one writes it first."""
+    net = networks.build(
+        0, networks.Classifier, size=32, width=study.net.binary_head.in_features, binary_outputs=1
+    ).to(device, memory_format=torch.contiguous_format)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    images, labels = study.dataset.train_images.cpu(), study.dataset.train_labels.cpu()
+    loader = iter(
+        torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(images, labels),
+            batch_size=study.stream.batch_size,
+            sampler=torch.utils.data.RandomSampler(labels, True, 10**6),
+        )
+    )
+
+    def step():
+        images, labels = (x.to(device) for x in next(loader))
+        n = len(images)
+        if method == "rotation":
+            images = torch.cat([images, turned_copies(images[:16])])
+        with mock.patch.object(
+            networks, "conv_then_average_pool", lambda x, conv: F.avg_pool2d(conv(x), 2)
+        ):
+            _, features = net((images.float() / 127.5 - 1).contiguous())
+        logits = net.binary_head(features[:n])[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, (labels == 0).float())
+        if method == "rotation":
+            turned = net.rotation_head(torch.cat([features[:16], features[n:]]))
+            loss = loss + F.cross_entropy(turned, rotation_labels(16, device))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _share_of_the_floor(name: str, study, rounds: int) -> dict:
+    """What the step's convolutions and products would take at this machine's rate, of its time."""
+    device = study.device
+    with FlopCounterMode(display=False) as counter:
+        study.step()
+    conv = nn.Conv2d(128, 128, 3, padding=1).to(device, memory_format=torch.channels_last)
+    x = torch.rand(64, 128, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
+    operations, repeats = 2 * 64 * 16 * 16 * 128 * 128 * 9, 5 if device.type == "cpu" else 200
+
+    @torch.inference_mode()
+    def convolve():
+        with study.autocast():
+            for _ in range(repeats):
+                conv(x)
+
+    times, convolutions = in_turn(rounds, device, study.step, convolve)
+    floors = [counter.get_total_flops() / (repeats * operations / c) for c in convolutions]
+    shares = [floor / taken for floor, taken in zip(floors, times, strict=True)]
+    return row(f"{name}: floor, of its time", device_name(device), shares, AIM_FLOOR)
+
+
+def growth(rounds: int, device: torch.device) -> Iterator[dict]:
+    """How an SS-GAN iteration's time grows with the batch and with the width."""
+    for key, few, many, settings, aim in (
+        ("batch", 32, 64, lambda n: {"batch_size": n}, "2 (linear)"),
+        ("batch", 64, 128, lambda n: {"batch_size": n}, "2 (linear)"),
+        ("width", 32, 64, _widths, "at most 4 (operations)"),
+        ("width", 64, 128, _widths, "at most 4 (operations)"),
+    ):
+        studies = [
+            learner(
+                "gan_probe", "paper", device, **{"model": "ssgan", **_widths(64), **settings(n)}
+            )
+            for n in (few, many)
+        ]
+        less, more = in_turn(rounds, device, *(study.step for study in studies))
+        ratios = [b / a for a, b in zip(less, more, strict=True)]
+        yield row(f"ssgan iteration, {key} {many} of {few}", device_name(device), ratios, aim)
+
+
+def _widths(width: int) -> dict:
+    return {"discriminator_width": width, "generator_width": 2 * width}
+
+
+def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
+    """50,000 x 8,192 features of real images' pixels: ours against scikit-learn on float64."""
+    from sklearn.linear_model import LogisticRegression
+
+    digits = data.load("digits", "", 64)
+    noise = torch.Generator().manual_seed(0)
+
+    def features(images, n):
+        chosen = torch.randint(len(images), (n,), generator=noise)
+        pixels = images[chosen].float().mean(1).flatten(1).repeat(1, 2)
+        return pixels + 40 * torch.randn(pixels.shape, generator=noise), chosen
+
+    train, chosen = features(digits.train_images, 50_000)
+    labels = digits.train_labels[chosen]
+    test, chosen = features(digits.test_images, 2_000)
+    test_labels = digits.test_labels[chosen]
+    here = [x.to(device) for x in (train, labels, test, test_labels)]
+    accuracies = {}
+
+    def ours():
+        accuracies["ours"], _ = probes.linear_probe(*here, c=1e-4)
+
+    def theirs():
+        mean, deviation = train.double().mean(0), train.double().std(0, correction=0)
+        scaled = [((x.double() - mean) / deviation).numpy() for x in (train, test)]
+        model = LogisticRegression(C=1e-4, max_iter=500).fit(scaled[0], labels.numpy())
+        accuracies["theirs"] = model.score(scaled[1], test_labels.numpy())
+
+    ratios = [seconds(theirs, device) / seconds(ours, device) for _ in range(rounds)]
+    if abs(accuracies["ours"] - accuracies["theirs"]) > 0.002:
+        raise UserError(f"bench: the probes' accuracies differ: {accuracies}")
+    name = "linear probe 50,000 x 8,192, of float64's"
+    yield row(name, device_name(device), ratios, AIM_PROBE)
+
+
+def evaluation_share(rounds: int, device: torch.device) -> Iterator[dict]:
+    """Evaluating and probing, of a whole `paper` run's time, from the time that a step and each
+    kind of evaluation takes on as many images as CIFAR-10 has (digits, repeated)."""
+    for name, study, parts in (
+        ("vanilla", _study_on_many("sequential_tasks", device, method="vanilla"), _tasks_parts),
+        ("rotation", _study_on_many("sequential_tasks", device, method="rotation"), _tasks_parts),
+        # The probe on a tenth of the images, and its time tenfold: it grows as they do.
+        ("ssgan", _study_on_many("gan_probe", device, 10, model="ssgan"), _gan_parts),
+    ):
+        study.step()
+        shares = []
+        for _ in range(rounds):
+            step = seconds(study.step, device)
+            evaluations = parts(study, device)
+            shares.append(evaluations / (evaluations + study.total_steps * step))
+        yield row(
+            f"{name}, paper: evaluation, of a run's time", device_name(device), shares, "0.15"
+        )
+
+
+def _study_on_many(name: str, device: torch.device, fewer: int = 1, **settings):
+    load = data.load
+
+    def many(*_):
+        digits = load("digits", "", 32)
+        parts = {"train": 50_000 // fewer, "test": 10_000 // fewer}
+        repeated = {}
+        for split, n in parts.items():
+            for what in ("images", "labels"):
+                few = getattr(digits, f"{split}_{what}")
+                repeated[f"{split}_{what}"] = few[torch.arange(n) % len(few)]
+        return dataclasses.replace(digits, **repeated)
+
+    with mock.patch.object(runner, "resolve", partial(runner.resolve, load=many)):
+        return learner(name, "paper", device, probe_images=None, **settings)
+
+
+def _tasks_parts(study, device: torch.device) -> float:
+    """Seconds that all evaluations of a sequential run take."""
+
+    def at(position):
+        study.position = position
+        return seconds(study.evaluate, device)
+
+    a_task = study.iterations_per_task
+    between, at_its_end = at(a_task // 2), at(a_task)
+    due = 0
+    for study.position in range(1, a_task):
+        due += study.evaluation_due()
+    study.position = 1
+    return study.total_steps // a_task * (due * between + at_its_end)
+
+
+def _gan_parts(study, device: torch.device) -> float:
+    """Seconds that all evaluations of a GAN's run take, of the mean number of past fakes."""
+    probes = study.total_steps // study.probe_every
+    fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
+    study.snapshots = {-i: fakes for i in range(1, probes // 2)}
+    study.probe_c = [0.01] * len(study.discriminator.backbone.blocks)
+    study.seconds = dict.fromkeys(study.seconds, 0.0)
+    study.position = study.quality_every
+    study.evaluate()
+    qualities = study.total_steps // study.quality_every
+    spent = study.seconds
+    return probes * (10 * spent["probe"] + spent["past_fakes"]) + qualities * spent["quality"]
+
+
+COMMANDS = {
+    "sequential rotation": ("sequential_tasks.py", "method=rotation"),
+    "ssgan": ("gan_probe.py", "model=ssgan"),
+}
+SMALL_EVALUATION = ["probe_images=60", "probe_features=16"]
+
+
+def memory(rounds: int, device: torch.device) -> Iterator[dict]:
+    """The most memory of the real commands at the paper's sizes, in GB, digits at 32 pixels."""
+    for name, (script, arm) in COMMANDS.items():
+        host, on_device = [], []
+        for _ in range(min(rounds, 2)):
+            with tempfile.TemporaryDirectory() as folder:
+                words = ["paper", arm, "dataset.name=digits", "dataset.size=32", *SMALL_EVALUATION]
+                bytes_, _ = _first_steps(script, words, device, folder)
+                host.append(bytes_ / 1e9)
+                info = json.loads((Path(folder) / "1/info.json").read_text())
+                on_device.append((info["peak_device_bytes"] or 0) / 1e9)
+        yield row(f"{name}, paper: host memory, GB", device_name(device), host, "-")
+        if device.type == "cuda":
+            yield row(f"{name}, paper: device memory, GB", device_name(device), on_device, "-")
+
+
+def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
+    """From the command to the end of the first iteration, the first evaluation kept small."""
+    for name, (script, arm) in COMMANDS.items():
+        taken = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                _, spent = _first_steps(script, ["quick", arm, *SMALL_EVALUATION], device, folder)
+                taken.append(spent / 5)
+        yield row(f"{name}: start-up, of 5 s", device_name(device), taken, "at most 1")
+
+
+def _first_steps(script: str, words: list[str], device: torch.device, folder: str) -> tuple:
+    """The command's (peak host memory in bytes, seconds), stopped after its first step."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "experiments" / script), "with", *words),
+            *(f"device={device.type}", f"results_dir={folder}", "stop_after=0.01s"),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) != STOPPED_BY_CLOCK:
+        raise UserError(f"bench: {script} with {' '.join(words)} did not start")
+    return usage.ru_maxrss * 1024, time.perf_counter() - start
