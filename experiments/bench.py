@@ -8,6 +8,7 @@ are its median over the rounds and its spread (smallest to largest).
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,11 +45,13 @@ def measure(names: list[str], rounds: int, device: str | None, out: Path) -> Non
     """Print the rows of these benchmarks, and put them into `out` beside those it has."""
     import torch
 
-    from experiments.benchmarks import runs, training
-
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
+    if here.type == "cuda":
+        os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as the runner does
+    from experiments.benchmarks import runs, training
+
     rows = {}
     if out.exists():
         rows = {(r["name"], r["device"]): r for r in json.loads(out.read_text())["rows"]}

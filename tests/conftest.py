@@ -14,6 +14,7 @@ TINY += ["probe_images=60", "probe_features=16"]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+os.environ["SCIPY_ARRAY_API"] = "1"  # before the first import of SciPy: a GPU probes by it
 
 
 def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:

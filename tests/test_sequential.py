@@ -4,8 +4,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from experiments.sequential_tasks import RULES
+from forgetting import networks, sequential
 from forgetting.data import Dataset
 from forgetting.networks import Classifier, build, scale_images
 from forgetting.rotation import rotation_loss, turned_copies
@@ -247,3 +249,30 @@ def test_two_classes_are_enough(digits, head):
 
 def test_the_settings_of_the_test_are_settings_of_the_study():
     assert SETTINGS.keys() <= RULES.keys()
+
+
+def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeypatch):
+    """A whole run a seed: convolution and pooling in one, channels_last and fused Adam, against
+    one after the other, contiguous and plain."""
+
+    def curve(seed, plain):
+        learner = study(digits, seed=seed, cycles=1, iterations_per_task=20, width=8, batch_size=32)
+        if plain:
+            learner.net.to(memory_format=torch.contiguous_format)
+            learner.optimiser = torch.optim.Adam(learner.net.parameters(), lr=SETTINGS["lr"])
+        accuracies = []
+        for _ in range(learner.total_steps):
+            learner.step()
+            if learner.position % 10 == 0:
+                accuracies.append(learner.evaluate()["accuracy/current"])
+        return np.array(accuracies)
+
+    seeds = range(3)
+    fast = np.array([curve(seed, plain=False) for seed in seeds])
+    monkeypatch.setattr(networks, "conv_then_average_pool", lambda x, conv: avg_pool2d(conv(x), 2))
+    monkeypatch.setattr(sequential, "scale_images", lambda images: images.float() / 127.5 - 1)
+    plain = np.array([curve(seed, plain=True) for seed in seeds])
+    noise = plain.std(0, ddof=1) / len(seeds) ** 0.5
+    assert plain.mean() > 0.6  # it learns
+    assert abs(fast.mean() - plain.mean()) < plain.mean(1).std(ddof=1)
+    assert (np.abs(fast.mean(0) - plain.mean(0)) < 3 * noise + 0.02).all()
