@@ -273,6 +273,6 @@ def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeyp
     monkeypatch.setattr(sequential, "scale_images", lambda images: images.float() / 127.5 - 1)
     plain = np.array([curve(seed, plain=True) for seed in seeds])
     noise = plain.std(0, ddof=1) / len(seeds) ** 0.5
-    assert plain.mean() > 0.6  # it learns
+    assert plain.mean() > 0.55  # it learns
     assert abs(fast.mean() - plain.mean()) < plain.mean(1).std(ddof=1)
     assert (np.abs(fast.mean(0) - plain.mean(0)) < 3 * noise + 0.02).all()
