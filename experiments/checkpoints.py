@@ -31,8 +31,10 @@ def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
         for at, snapshot in study.pop("snapshots", {}).items()
     ]
     whole = {"version": VERSION, **state, "study": study, "snapshots": snapshots}
-    _write(folder, "checkpoint", step, whole)
-    for old in stored(folder)[keep:]:
+    latest = _write(folder, "checkpoint", step, whole)
+    others = [path for path in stored(folder) if path.name != latest]
+    same_step = [path for path in others if _step(path) == step]
+    for old in {*same_step, *[path for path in others if path not in same_step][keep - 1 :]}:
         old.unlink(missing_ok=True)
 
 
@@ -54,8 +56,12 @@ def _write(folder: Path, kind: str, step: int, content) -> str:
 
 def stored(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
-    found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    found = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(NAME.fullmatch(path.name)[1])
 
 
 def load(folder: Path) -> dict | None:

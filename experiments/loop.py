@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
-STOPPED_BY_CLOCK = 75  # the exit code of sysexits.h for "try again later"
+TRY_LATER = 75  # the exit code of sysexits.h: stopped by the clock, or held by another process
 
 
 class Interrupted(SacredInterrupt):
@@ -45,14 +45,22 @@ class Diverged(Exception):
     """A loss is no number any more."""
 
 
+class Held(UserError):
+    """Another process is working on a run."""
+
+
 @contextmanager
-def sole_user(run: Path):
-    """Hold a run's folder; UserError if another process does. Ends with the process, whatever."""
-    with open(run / ".lock", "w") as lock:
+def sole_user(run: Path, wait: bool = False):
+    """Hold a run's folder, which ends with the process, whatever. Raises Held if another process
+    does (or waits for it), UserError where a lock cannot be had at all."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"resume: another process is working on {run}") from None
+            lock = stack.enter_context(open(run / ".lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Held(f"resume: another process is working on {run}") from None
+        except OSError as error:
+            raise UserError(f"results_dir: {run} cannot be locked: {error.strerror}") from None
         yield
 
 
@@ -70,8 +78,9 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop) -> dict[str,
     recorders = [observer for observer in run.observers if isinstance(observer, RunFolder)]
     recorder = recorders[0] if recorders else None
     folder = Path(recorder.dir) if recorder else None
-    # A run that is taken up again is held already.
-    with sole_user(folder) if folder and not checkpoint else nullcontext():
+    # A run that is taken up again is held already; another process holds a fresh one for no longer
+    # than it takes to look whether somebody does.
+    with sole_user(folder, wait=True) if folder and not checkpoint else nullcontext():
         return _loop(run, recorder, study, settings, dataset, checkpoint, stop)
 
 
@@ -82,7 +91,12 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
     )
-    learner = study.build(settings, dataset, device, autocast)
+    try:
+        with stop.at_once():  # it may train an extractor
+            learner = study.build(settings, dataset, device, autocast)
+    except StoppedNow:
+        step = checkpoint["study"]["position"] if checkpoint else 0
+        raise Interrupted(step, stop.exit_code()) from None
     log = _Log(run)
     seconds_spent = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
     if checkpoint:
@@ -113,7 +127,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     def save(state):
         if folder is None:
             return
-        keep = 1 if learner.position == learner.total_steps else checkpoints.KEEP
+        complete = learner.position == learner.total_steps and state["evaluated"]
+        keep = 1 if complete else checkpoints.KEEP
         with timed("checkpoints"):
             try:
                 checkpoints.save(folder, learner.position, state, keep)
@@ -260,7 +275,7 @@ class Stop:
 
     def exit_code(self) -> int:
         """0: go on."""
-        return self.by_signal or (STOPPED_BY_CLOCK if time.monotonic() >= self.end else 0)
+        return self.by_signal or (TRY_LATER if time.monotonic() >= self.end else 0)
 
     def __enter__(self):
         self.before = {s: signal.signal(s, self._caught) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -60,6 +60,11 @@ class RunFolder(FileStorageObserver):
         self.save_json(info, "info.json")
         self.whole = self.failure is None
 
+    def completed_event(self, stop_time, result):
+        measured, self.whole = self.whole, False
+        super().completed_event(stop_time, result)
+        self.whole = measured  # the record is written, too
+
     def save_json(self, obj, filename):
         if filename == "run.json":
             obj = {**obj, **self.before}

@@ -30,6 +30,10 @@ from forgetting.files import write_atomically
 PROJECT = Path(__file__).resolve().parents[1]
 # A run tells its study by the setting that names its arm: Sacred's --name may change its name.
 ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
+ARMS = {
+    "sequential_tasks": ("vanilla", "rotation", "augment"),
+    "gan_probe": ("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"),
+}
 # They do not change what a run computes, so runs that differ in them alone belong together.
 INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -251,8 +255,10 @@ def _read(path: Path) -> StoredRun:
         },
     )
     run.settings  # noqa: B018  what it is made of must be there
-    if not (type(run.seed) is int and isinstance(run.arm, str) and isinstance(run.result, dict)):
-        raise TypeError("seed, arm or result is not what this program writes")
+    if not (type(run.seed) is int and isinstance(run.result, dict)):
+        raise TypeError("seed or result is not what this program writes")
+    if run.arm not in ARMS[study]:
+        raise ValueError(f"no figure knows {ARM_SETTING[study]}={run.arm}")
     for name, (steps, values) in run.metrics.items():
         if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")

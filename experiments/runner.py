@@ -7,12 +7,13 @@ artifacts(), status(), summary() and state_dict()/load_state_dict(). Nothing her
 """
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,9 @@ from sacred.initialize import create_run
 
 from experiments import checkpoints
 from experiments.loop import (
-    STOPPED_BY_CLOCK,
+    TRY_LATER,
     Diverged,
+    Held,
     Interrupted,
     Stop,
     require_written,
@@ -108,7 +110,7 @@ def default_path(inside: str) -> str:
 
 def main(experiment: Experiment, study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
-    arguments, 130 or 143 interrupted, 75 stopped by stop_after."""
+    arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process."""
     argv = list(sys.argv if argv is None else argv)
     try:
         sys.exit(_main(experiment, study, argv))
@@ -165,15 +167,15 @@ def _main(experiment: Experiment, study: Study, argv: list[str]) -> int:
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     if options["--id"] and len(arms) > 1:
         raise UserError(f"--id: it names one run; set {study.arm}, too")
-    done = None
+    done, held = None, False
     with Stop(settings["stop_after"]) as stop:
         for arm in arms:
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
-                _run_arm(experiment, study, job, options, presets)
+                held |= _run_arm(experiment, study, job, options, presets)
                 done = arm
         # An end asked for during the last step of an arm lets that arm finish.
-        return 0 if done == arms[-1] else stop.exit_code()
+        return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
 
 
 # ------------------------------------------------------------------ the command line
@@ -330,37 +332,39 @@ HELD = "held by another process"
 
 
 def _twin(
-    folder: Path, study: Study, settings: dict, fingerprint: str
+    folder: Path, study: Study, settings: dict, fingerprint: str, but: Sequence[str] = ()
 ) -> tuple[str | None, str | None]:
-    """(id, status) of a run of the same settings on the same images: a complete one, else one that
-    another process is working on (its status: HELD), else one that can be gone on with, else
-    (None, None)."""
-    wanted = {k: v for k, v in settings.items() if k not in NOT_THE_RUN}
-    unfinished = None, None
+    """(id, status) of a run of the same settings (but some) on the same images: a complete one,
+    else one that another process is working on (its status: HELD), else the one furthest on that
+    can be gone on with, else (None, None)."""
+    left_out = {*NOT_THE_RUN, *but}
+    wanted = {k: v for k, v in settings.items() if k not in left_out}
+    unfinished: list[tuple[float, str, str]] = []
     for run in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
             status, stored = _stored(folder, run.name, study)
         except UserError:
             continue
-        if {k: v for k, v in stored.items() if k not in NOT_THE_RUN} != wanted:
+        if {k: v for k, v in stored.items() if k not in left_out} != wanted:
             continue
         if _images_of(run) not in (fingerprint, None):
             continue
         if status == "COMPLETED":
             return run.name, status
-        if unfinished[1] != HELD and checkpoints.stored(run):
-            try:
-                with sole_user(run):
-                    if checkpoints.load(run):
-                        unfinished = run.name, status
-                    else:
-                        print(f"warning: no checkpoint of {run} is whole; passed over")
-            except UserError as error:
-                if "another process" in str(error):
-                    unfinished = run.name, HELD
-                else:
-                    print(f"warning: {error}")
-    return unfinished
+        if status != "RUNNING" and not checkpoints.stored(run):
+            continue
+        try:
+            with sole_user(run):
+                checkpoint = checkpoints.load(run)
+                if checkpoint:
+                    unfinished.append((checkpoint["study"]["position"], run.name, status))
+                elif checkpoints.stored(run):
+                    print(f"warning: no checkpoint of {run} is whole; passed over")
+        except Held:
+            unfinished.append((math.inf, run.name, HELD))
+        except UserError as error:
+            print(f"warning: {error}")
+    return max(unfinished)[1:] if unfinished else (None, None)
 
 
 def _images_of(run: Path) -> str | None:
@@ -388,22 +392,31 @@ class Known:
 
 
 def look_up(
-    experiment: Experiment, study: Study, words: Sequence[str], load: Callable = data.load
+    experiment: Experiment,
+    study: Study,
+    words: Sequence[str],
+    load: Callable = data.load,
+    elsewhere: bool = False,
 ) -> Known:
     """What is stored of the one run that `with WORDS` asks for. Raises UserError for bad words.
 
-    load: `forgetting.data.load`, or what remembers its answers.
+    load: `forgetting.data.load`, or what remembers its answers. elsewhere: the run will not be on
+    this machine, which cannot know what an automatic device and precision are there.
     """
     options = _parse(experiment, [experiment.path, "with", *words])
     settings = _settings(experiment, study, *_read_updates(experiment, study, options))
     was_auto = settings["dataset.name"] == "auto"
-    settings, dataset = resolve(settings, study.least_classes, load)
+    asked = {key: settings[key] for key in ("device", "precision")} if elsewhere else {}
+    here = {**settings, "device": "cpu"} if elsewhere else settings
+    settings, dataset = resolve(here, study.least_classes, load)
+    settings |= asked
     study.check(settings, dataset)
     if settings[study.arm] is None:
         raise UserError(f"{study.arm}: name one for every run")
     folder = Path(settings["results_dir"])
     settings["resume"] = None
-    run_id, status = _twin(folder, study, settings, dataset.fingerprint)
+    open_here = [key for key, value in asked.items() if value == "auto"]
+    run_id, status = _twin(folder, study, settings, dataset.fingerprint, open_here)
     done, seconds = 0.0, None
     if status == "COMPLETED":
         done = 1.0
@@ -468,26 +481,34 @@ def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
 # ------------------------------------------------------------------ one run
 
 
-def _run_arm(experiment, study, job, options, presets) -> None:
+def _run_arm(experiment, study, job, options, presets) -> bool:
+    """Bring one arm's run to its end, or exit; whether another process is at it."""
     settings, dataset = job["settings"], job["dataset"]
     folder = Path(settings["results_dir"])
     run_id, checkpoint = settings["resume"], None
-    settings["resume"] = None
-    if run_id == "auto":
+    settings["resume"], automatic = None, run_id == "auto"
+    if automatic:
         run_id, status = _twin(folder, study, settings, dataset.fingerprint)
         if status == "COMPLETED":
             print(f"run {run_id}: {settings[study.arm]} is complete already")
-            return
+            return False
         if status == HELD:
             print(f"run {run_id}: {settings[study.arm]} is {HELD}")
-            sys.exit(STOPPED_BY_CLOCK)
+            return True
     if options["--id"] and not re.fullmatch(r"[A-Za-z][\w-]*|[1-9]\d*", options["--id"]):
         raise UserError("--id: it must be a number, or letters, digits, - and _ behind a letter")
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
     options = {**options, "--id": run_id or options["--id"]}
-    with sole_user(folder / run_id) if run_id else nullcontext():
+    with ExitStack() as stack:
         if run_id:
+            try:
+                stack.enter_context(sole_user(folder / run_id))
+            except Held:  # since it was looked at
+                if not automatic:
+                    raise
+                print(f"run {run_id}: {settings[study.arm]} is {HELD}")
+                return True
             checkpoint = _load_checkpoint(folder / run_id, dataset)
         experiment.observers[:] = []
         if not options["--unobserved"]:
@@ -504,8 +525,10 @@ def _run_arm(experiment, study, job, options, presets) -> None:
         except Interrupted as interrupted:
             run = experiment.current_run
             where = f"resume={run._id} results_dir={folder}"
-            again = f"; go on with: with {where}" if run.observers else ""
+            stored = run.observers and checkpoints.stored(folder / str(run._id))
+            again = f"; go on with: with {where}" if stored else ""
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
         for observer in experiment.observers:
             require_written(observer)
+    return False

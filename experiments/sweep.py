@@ -37,6 +37,7 @@ PLANS = Path(__file__).with_name("plans")
 STUDIES = ("sequential_tasks", "gan_probe")
 STOPPED = (130, 143)  # exit codes of a run that was asked to stop, and can be gone on with
 HELD = 75  # that of one that another process is working on
+ELSEWHERE = "running elsewhere"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Planned:
 
     @property
     def to_do(self) -> bool:
-        return self.state in ("to do", "unfinished")
+        return self.state != "complete"
 
 
 # ------------------------------------------------------------------ the plan
@@ -116,9 +117,11 @@ def _word(key: str, value) -> str:
     return f"{key}={value}"
 
 
-def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> list[Planned]:
-    """The planned runs, each with what is stored of it in `folder`. Raises UserError for settings
-    that will not do, before anything starts."""
+def look_up(
+    study: str, all_words: Sequence[tuple[str, ...]], folder: Path, elsewhere: bool
+) -> list[Planned]:
+    """The planned runs, each with what is stored of it in `folder`. elsewhere: they will not be on
+    this machine. Raises UserError for settings that will not do, before anything starts."""
     from experiments import runner
     from forgetting import data
 
@@ -130,7 +133,7 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
         named = any(word.startswith("dataset.name=") for word in words)
         words = words if named else (*words, *chosen)
         here = [*words, f"results_dir={folder}"]
-        run = runner.look_up(module.ex, module.STUDY, here, load)
+        run = runner.look_up(module.ex, module.STUDY, here, load, elsewhere)
         if run.data and not named:  # auto is looked up once, and is the same for every worker
             chosen = (f"dataset.name={run.data}",)
             words = (*words, *chosen)
@@ -144,7 +147,7 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
         if run.seconds is not None:
             for kind in (run.kind, run.arm):
                 took.setdefault(kind, []).append(run.seconds)
-    states = {None: "to do", "COMPLETED": "complete", runner.HELD: "running elsewhere"}
+    states = {None: "to do", "COMPLETED": "complete", runner.HELD: ELSEWHERE}
     planned = []
     for words, run in zip(asked, known, strict=True):
         alike = took.get(run.kind) or took.get(run.arm)
@@ -161,12 +164,14 @@ def look_up(study: str, all_words: Sequence[tuple[str, ...]], folder: Path) -> l
 # ------------------------------------------------------------------ one run, on a worker
 
 
-def bring_to_the_end(study: str, words: Sequence[str], folder: str, devices: int) -> tuple:
+def bring_to_the_end(
+    study: str, words: Sequence[str], folder: str, devices: int, sweep: str
+) -> tuple[int, str]:
     """(exit code, the last line it said) of the real command, in a process of its own.
 
     It ends with the worker: a run whose worker was killed must not hold its folder. On a CPU it has
     one thread, so that two runs on two cores do not fight. devices: the GPUs here, which local
-    workers share by their numbers; 0: what the worker sees is its own.
+    workers share by their numbers; 0: what the worker sees is its own. sweep: whose run it is.
     """
     from distributed import get_worker
 
@@ -177,14 +182,16 @@ def bring_to_the_end(study: str, words: Sequence[str], folder: str, devices: int
     elif "GPU" not in worker.state.total_resources:
         env["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
-    code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
+    code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
     while code == HELD:  # by a worker that is just ending, or by another sweep
         time.sleep(5)
-        code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env)
+        code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
     return code, said
 
 
-def _run(command: Sequence[str], env: dict[str, str]) -> tuple[int, str]:
+def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, str]:
+    if sweep in _stopped:
+        return STOPPED[1], ""
     run = subprocess.Popen(
         command,
         env=env,
@@ -193,30 +200,35 @@ def _run(command: Sequence[str], env: dict[str, str]) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_end_with_the_parent,
+        process_group=0,  # a terminal's Ctrl-C is for the sweep, which then asks its runs to stop
     )
-    _running.add(run)
+    _running[run] = sweep
     out, errors = run.communicate()
-    _running.discard(run)
+    del _running[run]
     if run.returncode < 0:
         return run.returncode, f"killed by signal {-run.returncode}"
     said = (errors.strip() or out.strip()).splitlines()
     return run.returncode, said[-1] if said else ""
 
 
-_running: set[subprocess.Popen] = set()  # in a worker's process: its runs
+# In a worker's process: its runs, each with its sweep; and the sweeps that were stopped.
+_running: dict[subprocess.Popen, str] = {}
+_stopped: set[str] = set()
 
 
 def _ignore_interrupts() -> None:
-    """In a worker: a terminal's Ctrl-C is for the sweep and the runs, which end in good order."""
+    """In a worker of this machine: a terminal's Ctrl-C is for the sweep."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _stop_runs() -> None:
-    """In a worker: let its runs write a checkpoint and end."""
-    for run in list(_running):
-        run.terminate()
+def _stop_runs(sweep: str) -> None:
+    """In a worker: let the sweep's runs write a checkpoint and end, and start no more of them."""
+    _stopped.add(sweep)
+    for run, whose in list(_running.items()):
+        if whose == sweep:
+            run.terminate()
     deadline = time.monotonic() + 30
-    while _running and time.monotonic() < deadline:
+    while sweep in _running.values() and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
@@ -235,8 +247,9 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
 
     logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
 
-    to_do = [run for run in runs if run.to_do]
-    devices, cluster = 0, None
+    # Those that are held elsewhere last: by then their process may have ended, or died.
+    to_do = sorted((run for run in runs if run.to_do), key=lambda run: run.state == ELSEWHERE)
+    devices, cluster, name = 0, None, f"{os.getpid()} {time.time_ns()}"
     try:
         if scheduler:
             client = Client(scheduler, timeout=10)
@@ -257,11 +270,11 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
     try:
         if cluster:
             client.run(_ignore_interrupts)
-        return _wait_for(client, to_do, folder, scheduler, devices)
+        return _wait_for(client, to_do, folder, scheduler, devices, name)
     except KeyboardInterrupt as stop:
         print("stopping in good order; the same command goes on from there", file=sys.stderr)
-        if cluster:
-            client.run(_stop_runs)
+        with contextlib.suppress(OSError):  # a scheduler that is gone, too
+            client.run(_stop_runs, name)
         return 143 if isinstance(stop, _Terminated) else 130
     finally:
         client.close()
@@ -283,11 +296,20 @@ def _devices() -> int:
     return torch.cuda.device_count()
 
 
-def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int) -> int:
+def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int, sweep: str) -> int:
     from distributed import CancelledError, wait
 
-    client.wait_for_workers(1)
-    information = client.scheduler_info(n_workers=-1)["workers"].values()
+    lost = UserError(
+        f"--scheduler: the scheduler at {scheduler or 'this machine'} is lost; the same command "
+        f"goes on from what is stored"
+    )
+    try:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            print("waiting for a worker")
+            client.wait_for_workers(1)
+        information = client.scheduler_info(n_workers=-1)["workers"].values()
+    except (OSError, CancelledError):
+        raise lost from None
     threads = sum(worker["nthreads"] for worker in information)
     on_gpu = any("GPU" in (worker.get("resources") or {}) for worker in information)
     futures = {
@@ -297,6 +319,7 @@ def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int) -
             run.words,
             str(folder),
             devices,
+            sweep,
             key=f"{run.study} {' '.join(run.words)} {time.time_ns()}",
             resources={"GPU": 1} if on_gpu else None,
             pure=False,
@@ -315,10 +338,7 @@ def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int) -
             except TimeoutError:
                 done = set()
             except CancelledError:
-                raise UserError(
-                    f"--scheduler: the scheduler at {scheduler or 'this machine'} is lost; the "
-                    f"same command goes on from what is stored"
-                ) from None
+                raise lost from None
             for future in done:
                 waiting.discard(future)
                 code, said = _outcome(future)
@@ -365,7 +385,9 @@ def show(runs: Sequence[Planned], workers: int) -> None:
     lengths = [run.seconds_left for run in runs if run.to_do]
     known = [length for length in lengths if length is not None]
     if lengths:
-        text = _time(sum(known) / workers) if known else "unknown: no complete run of the kind yet"
+        text = "unknown: no complete run of the kind yet"
+        if known:
+            text = _time(max(max(known), sum(known) / workers))
         unknown = len(lengths) - len(known)
         more = f", and {unknown} runs of unknown length" if known and unknown else ""
         print(f"time left with {workers} at once: {text}{more}")
@@ -374,7 +396,7 @@ def show(runs: Sequence[Planned], workers: int) -> None:
 def summary(runs: Sequence[Planned]) -> str:
     counts = Counter(run.state for run in runs)
     kinds = ["complete", "unfinished", "to do"]
-    kinds += ["running elsewhere"] if counts["running elsewhere"] else []
+    kinds += [ELSEWHERE] if counts[ELSEWHERE] else []
     return f"{len(runs)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
@@ -407,9 +429,10 @@ def main() -> None:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--results-dir: {folder} is no folder")
         all_words = [(options.preset, *words, *fixed) for words in all_words]
-        runs = look_up(study, all_words, folder)
+        runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
-            show(runs, options.workers or _devices() or os.cpu_count() or 1)
+            here = 1 if options.scheduler else _devices() or os.cpu_count() or 1
+            show(runs, options.workers or here)
             return
         print(summary(runs))
         if not any(run.to_do for run in runs):

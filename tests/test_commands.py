@@ -146,7 +146,7 @@ def test_signals_end_in_good_order(tmp_path, number, code):
 def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     here = f"results_dir={tmp_path}"
     code, out, _ = in_process(capsys, "with", "quick", "stop_after=0.01s", "method=augment", here)
-    assert code == loop.STOPPED_BY_CLOCK and "with resume=1 results_dir=" in out
+    assert code == loop.TRY_LATER and "with resume=1 results_dir=" in out
     code, _, err = in_process(capsys, "with", "resume=1", "lr=0.5", here)
     assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
     code, _, err = in_process(capsys, "with", "resume=9", here)
@@ -158,13 +158,13 @@ def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
         assert code == 1 and "another process is working on" in err
         same = ["with", "quick", "method=augment", "resume=auto", here]
         code, out, _ = in_process(capsys, *same)
-        assert code == loop.STOPPED_BY_CLOCK and "augment is held by another process" in out
+        assert code == loop.TRY_LATER and "augment is held by another process" in out
     for checkpoint in tmp_path.glob("1/checkpoint-*"):
         checkpoint.write_bytes(b"damaged")
     code, _, err = in_process(capsys, "with", "resume=1", here)
     assert code == 1 and "no checkpoint that is whole" in err
     code, out, _ = in_process(capsys, *same, "stop_after=0.01s")  # auto begins anew
-    assert code == loop.STOPPED_BY_CLOCK and "1 is whole; passed over" in out
+    assert code == loop.TRY_LATER and "1 is whole; passed over" in out
     assert "go on with: with resume=2" in out
 
 

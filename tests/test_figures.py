@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 from conftest import PROJECT, TINY, command
 
-from experiments import figures, runner, sequential_figures, sequential_tasks
+from experiments import (
+    figures,
+    gan_figures,
+    gan_probe,
+    runner,
+    sequential_figures,
+    sequential_tasks,
+)
 from experiments.intervals import Interval, holm, mean_interval, paired_interval
 from experiments.plotting import style
-from experiments.results import Group, export, groups, load_runs, stored_runs
+from experiments.results import ARMS, Group, export, groups, load_runs, stored_runs
 from experiments.tables import TABLES, claims, measures, verdict
 from forgetting.errors import UserError
 
@@ -266,6 +273,25 @@ def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
     assert str(folder) not in text and str(PROJECT) not in text and "hostname" not in text
 
 
+def test_every_arm_of_the_studies_is_drawn_and_no_other_is_silently_left_out(
+    folder, tmp_path, capsys
+):
+    assert list(ARMS["sequential_tasks"]) == list(sequential_figures.ARMS)
+    assert list(ARMS["gan_probe"]) == list(gan_figures.MODELS)
+    for study, rules in (
+        ("sequential_tasks", sequential_tasks.RULES["method"]),
+        ("gan_probe", gan_probe.RULES["model"]),
+    ):
+        assert all(rules.accept(arm) == arm for arm in ARMS[study])
+        with pytest.raises(ValueError):
+            rules.accept("ewc")
+    shutil.copytree(folder / "1", tmp_path / "1")
+    path = tmp_path / "1/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "ewc"}))
+    assert not stored_runs(tmp_path)
+    assert "passed over" in (err := capsys.readouterr().err) and "method=ewc" in err
+
+
 def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):
     runs = stored_runs(folder, folder)
     assert len(runs) == 7 and {run.folder.parent for run in runs} == {folder}
@@ -282,6 +308,7 @@ def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):
         ("run.json", {"result": None}),
         ("config.json", {"seed": "x"}),
         ("config.json", {"method": ["x"]}),
+        ("config.json", {"method": "ewc"}),
         ("metrics.json", {"probe/final": {"steps": [], "values": [], "timestamps": []}}),
         ("metrics.json", {"accuracy/current": {"steps": [1], "values": [0.5], "timestamps": []}}),
     ],

@@ -121,13 +121,15 @@ def start_sweep(tmp_path, address):
     return subprocess.Popen(
         [
             *(sys.executable, str(PROJECT / "experiments/sweep.py"), "plan.toml"),
-            *("--results-dir", "runs", "--scheduler", address),
+            *("--results-dir", "runs"),
+            *(("--scheduler", address) if address else ("--workers", "2")),
         ],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -164,34 +166,28 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     assert metrics(runs[0].folder) == metrics(tmp_path / "whole/1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_stopped_goes_on_from_there(tmp_path, number):
-    (tmp_path / "plan.toml").write_text(LONG_PLAN)
-    sweeping = subprocess.Popen(
-        [
-            *(sys.executable, str(PROJECT / "experiments/sweep.py"), "plan.toml"),
-            *("--results-dir", "runs", "--workers", "2"),
-        ],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_until(lambda: len({p.parent for p in tmp_path.glob("runs/*/checkpoint-[1-9]*")}) == 2)
-    if number == signal.SIGINT:
-        os.killpg(sweeping.pid, number)  # a terminal's Ctrl-C reaches the workers and runs, too
-    else:
+@pytest.mark.parametrize("number,remote", [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_sweep_that_is_stopped_goes_on_from_there(tmp_path, number, remote, request):
+    plan = LONG_PLAN.replace("[0, 1]", "[0, 1, 2]").replace("every = 10", "every = 10000")
+    plan = plan.replace("iterations_per_task = 120", "iterations_per_task = 80")
+    (tmp_path / "plan.toml").write_text(plan)
+    address, _ = request.getfixturevalue("cluster") if remote else (None, None)
+    sweeping = start_sweep(tmp_path, address)
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint-0-*"))) == 2)
+    if remote:
         sweeping.send_signal(number)
+    else:
+        os.killpg(sweeping.pid, number)  # a terminal's Ctrl-C is for its processes, too
     _, errors = sweeping.communicate(timeout=60)
     assert sweeping.returncode == 128 + number
     assert errors == "stopping in good order; the same command goes on from there\n"
-    states = [json.loads(p.read_text())["status"] for p in tmp_path.glob("runs/*/run.json")]
-    assert states == ["INTERRUPTED"] * 2
+    # Both ended after a step, with a checkpoint that no interval made; the third was not begun.
+    runs = sorted(tmp_path.glob("runs/*"))
+    assert [json.loads((r / "run.json").read_text())["status"] for r in runs] == ["INTERRUPTED"] * 2
+    assert all(list(run.glob("checkpoint-[1-9]*")) for run in runs)
     done = swept("plan.toml", cwd=tmp_path)
-    assert done.returncode == 0 and "2 runs: 0 complete, 2 unfinished, 0 to do" in done.stdout
-    assert len(stored_runs(tmp_path / "runs")) == 2
+    assert done.returncode == 0 and "3 runs: 0 complete, 2 unfinished, 1 to do" in done.stdout
+    assert len(stored_runs(tmp_path / "runs")) == 3
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import runner
 from experiments.benchmarks import device_name, in_turn, learner, row, seconds
-from experiments.loop import STOPPED_BY_CLOCK
+from experiments.loop import TRY_LATER
 from experiments.results import PROJECT
 from forgetting import data, networks, probes
 from forgetting.errors import UserError
@@ -327,6 +327,6 @@ def _first_steps(script: str, words: list[str], device: torch.device, folder: st
         stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != STOPPED_BY_CLOCK:
+    if os.waitstatus_to_exitcode(status) != TRY_LATER:
         raise UserError(f"bench: {script} with {' '.join(words)} did not start")
     return usage.ru_maxrss * 1024, time.perf_counter() - start
