@@ -173,7 +173,7 @@ def bring_to_the_end(
     one thread, so that two runs on two cores do not fight. devices: the GPUs here, which local
     workers share by their numbers; 0: what the worker sees is its own. sweep: whose run it is.
     """
-    from distributed import get_worker
+    from distributed import Reschedule, get_worker
 
     worker, env = get_worker(), dict(os.environ)
     if devices:
@@ -183,9 +183,13 @@ def bring_to_the_end(
         env["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
     code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
+    pause = 5
     while code == HELD:  # by a worker that is just ending, or by another sweep
-        time.sleep(5)
+        time.sleep(pause)
+        pause = min(2 * pause, 60)
         code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
+    if code in STOPPED and sweep not in _stopped:  # as a cluster stops what a node runs
+        raise Reschedule
     return code, said
 
 
@@ -241,8 +245,17 @@ def _end_with_the_parent() -> None:
 # ------------------------------------------------------------------ all of them
 
 
-def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers: int | None) -> int:
-    """Run what is not complete; the exit code: 0, 1 where a run failed, 130 or 143 stopped."""
+def sweep(
+    runs: Sequence[Planned],
+    folder: Path,
+    scheduler: str | None,
+    workers: int | None,
+    keep_going: bool = True,
+) -> int:
+    """Run what is not complete; the exit code: 0, 1 where a run failed, 130 or 143 stopped.
+
+    keep_going: past runs that fail; else the first that fails stops the others in good order.
+    """
     from distributed import Client, LocalCluster
 
     logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
@@ -270,7 +283,7 @@ def sweep(runs: Sequence[Planned], folder: Path, scheduler: str | None, workers:
     try:
         if cluster:
             client.run(_ignore_interrupts)
-        return _wait_for(client, to_do, folder, scheduler, devices, name)
+        return _wait_for(client, to_do, folder, scheduler, devices, name, keep_going)
     except KeyboardInterrupt as stop:
         print("stopping in good order; the same command goes on from there", file=sys.stderr)
         with contextlib.suppress(OSError):  # a scheduler that is gone, too
@@ -296,7 +309,15 @@ def _devices() -> int:
     return torch.cuda.device_count()
 
 
-def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int, sweep: str) -> int:
+def _wait_for(
+    client,
+    runs: Sequence[Planned],
+    folder: Path,
+    scheduler: str | None,
+    devices: int,
+    sweep: str,
+    keep_going: bool,
+) -> int:
     from distributed import CancelledError, wait
 
     lost = UserError(
@@ -304,14 +325,12 @@ def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int, s
         f"goes on from what is stored"
     )
     try:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
+        if not _workers(client):
             print("waiting for a worker")
             client.wait_for_workers(1)
-        information = client.scheduler_info(n_workers=-1)["workers"].values()
+        on_gpu = any(_gpus(worker) for worker in _workers(client))
     except (OSError, CancelledError):
         raise lost from None
-    threads = sum(worker["nthreads"] for worker in information)
-    on_gpu = any("GPU" in (worker.get("resources") or {}) for worker in information)
     futures = {
         client.submit(
             bring_to_the_end,
@@ -328,11 +347,10 @@ def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int, s
         for run in runs
     }
     failed: list[tuple[Planned, str]] = []
-    stopped = 0
     waiting, start = set(futures), time.monotonic()
     bar = tqdm(total=len(runs), desc="runs", unit="run", disable=None, dynamic_ncols=True)
     with bar:
-        while waiting:
+        while waiting and (keep_going or not failed):
             try:
                 done = wait(waiting, timeout=1, return_when="FIRST_COMPLETED").done
             except TimeoutError:
@@ -343,22 +361,34 @@ def _wait_for(client, runs, folder: Path, scheduler: str | None, devices: int, s
                 waiting.discard(future)
                 code, said = _outcome(future)
                 bar.update()
-                if code in STOPPED:
-                    stopped += 1
-                elif code:
+                if code:
                     failed.append((futures[future], said))
             finished = len(runs) - len(waiting)
             left = (time.monotonic() - start) / finished * len(waiting) if finished else None
+            try:  # workers come and go
+                at_once = sum(_gpus(w) if on_gpu else w["nthreads"] for w in _workers(client))
+            except (OSError, CancelledError):
+                raise lost from None
             bar.set_postfix_str(
-                f"{min(threads, len(waiting))} running, {len(failed)} failed, {_time(left)} left",
+                f"{min(at_once, len(waiting))} running, {len(failed)} failed, {_time(left)} left",
                 refresh=True,
             )
-    print(f"{len(runs) - len(failed) - stopped} runs brought to their end in {folder}")
-    if stopped:
-        print(f"{stopped} stopped before their end; the same command goes on with them")
+    if waiting:
+        client.run(_stop_runs, sweep)
+    print(f"{len(runs) - len(waiting) - len(failed)} runs brought to their end in {folder}")
+    if waiting:
+        print(f"{len(waiting)} not: stopped by --no-keep-going; the same command goes on with them")
     for run, said in failed:
         print(f"failed: {run.study} {' '.join(run.words)}: {said}", file=sys.stderr)
-    return 1 if failed or stopped else 0
+    return 1 if failed else 0
+
+
+def _workers(client) -> list[dict]:
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _gpus(worker: dict) -> int:
+    return int((worker.get("resources") or {}).get("GPU", 0))
 
 
 def _outcome(future) -> tuple[int, str]:
@@ -410,6 +440,12 @@ def main() -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="tcp://... of a Dask cluster")
     parser.add_argument("--workers", type=int, metavar="N", help="at once; unset: cores or GPUs")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and start none")
+    parser.add_argument(
+        "--keep-going",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="past a run that fails (the default); else stop the others, which can be gone on with",
+    )
     options = parser.parse_intermixed_args()
     try:
         if options.workers is not None and options.workers < 1:
@@ -437,7 +473,7 @@ def main() -> None:
         print(summary(runs))
         if not any(run.to_do for run in runs):
             return
-        sys.exit(sweep(runs, folder, options.scheduler, options.workers))
+        sys.exit(sweep(runs, folder, options.scheduler, options.workers, options.keep_going))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

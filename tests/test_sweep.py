@@ -71,6 +71,17 @@ def test_a_plan_is_brought_to_its_end_and_what_fails_is_listed(tmp_path):
     assert "time left with" in done.stdout and "unknown" not in done.stdout
 
 
+def test_without_keep_going_a_failure_stops_the_others(tmp_path):
+    plan = LONG_PLAN.replace("seed = [0, 1]", "lr = [1e30, 1e-3]\nseed = [0, 1]")
+    (tmp_path / "plan.toml").write_text(plan.replace("= 120", "= 4000"))
+    done = swept("plan.toml", "--no-keep-going", "--workers", "2", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("failed: ") == 1, done.stderr
+    assert "0 runs brought to their end" in done.stdout
+    assert "3 not: stopped by --no-keep-going" in done.stdout
+    for file in tmp_path.glob("runs/*/run.json"):
+        assert json.loads(file.read_text())["status"] in ("FAILED", "INTERRUPTED")
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """A Dask scheduler and two workers in processes of their own: (address file, start)."""
@@ -84,6 +95,7 @@ def cluster(tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=sweep._end_with_the_parent,  # of tests that were killed
         )
 
     file = tmp_path / "scheduler.json"
@@ -138,18 +150,20 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     (tmp_path / "plan.toml").write_text(LONG_PLAN)
     sweeping = start_sweep(tmp_path, address)
     wait_until(lambda: len({p.parent for p in tmp_path.glob("runs/*/checkpoint-[1-9]*")}) == 2)
+
+    def resumed():
+        output = "".join(path.read_text() for path in tmp_path.glob("runs/*/cout.txt"))
+        return output.count("resumed at step")
+
+    # A run that is asked to stop, as when a cluster takes its node back, is not given up either.
+    (run,) = children(processes["worker 1"].pid)
+    os.kill(run, signal.SIGTERM)
     worker = processes["worker 0"]
     (run,) = children(worker.pid)
     worker.send_signal(signal.SIGKILL)
     wait_until(lambda: not runs_on(run))  # a run does not outlive its worker
-
-    # The other worker has both now; take its scheduler away when it has begun with the second.
-    def resumed():
-        return "resumed at step" in "".join(
-            path.read_text() for path in tmp_path.glob("runs/*/cout.txt")
-        )
-
-    wait_until(resumed)
+    # The other worker resumes both; take its scheduler away when it has begun with the second.
+    wait_until(lambda: resumed() == 2)
     processes["scheduler"].kill()
     out, errors = sweeping.communicate(timeout=120)
     assert sweeping.returncode == 1, out
