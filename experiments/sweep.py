@@ -207,6 +207,8 @@ def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, 
         process_group=0,  # a terminal's Ctrl-C is for the sweep, which then asks its runs to stop
     )
     _running[run] = sweep
+    if sweep in _stopped:  # since it was looked up above
+        run.terminate()
     out, errors = run.communicate()
     del _running[run]
     if run.returncode < 0:
@@ -374,7 +376,8 @@ def _wait_for(
                 refresh=True,
             )
     if waiting:
-        client.run(_stop_runs, sweep)
+        with contextlib.suppress(OSError):  # a scheduler that is gone
+            client.run(_stop_runs, sweep)
     print(f"{len(runs) - len(waiting) - len(failed)} runs brought to their end in {folder}")
     if waiting:
         print(f"{len(waiting)} not: stopped by --no-keep-going; the same command goes on with them")

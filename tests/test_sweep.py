@@ -72,7 +72,7 @@ def test_a_plan_is_brought_to_its_end_and_what_fails_is_listed(tmp_path):
 
 
 def test_without_keep_going_a_failure_stops_the_others(tmp_path):
-    plan = LONG_PLAN.replace("seed = [0, 1]", "lr = [1e30, 1e-3]\nseed = [0, 1]")
+    plan = LONG_PLAN.replace("seed = [0, 1]", "seed = [0, 1]\nlr = [1e30, 1e-3]")
     (tmp_path / "plan.toml").write_text(plan.replace("= 120", "= 4000"))
     done = swept("plan.toml", "--no-keep-going", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("failed: ") == 1, done.stderr
@@ -80,6 +80,22 @@ def test_without_keep_going_a_failure_stops_the_others(tmp_path):
     assert "3 not: stopped by --no-keep-going" in done.stdout
     for file in tmp_path.glob("runs/*/run.json"):
         assert json.loads(file.read_text())["status"] in ("FAILED", "INTERRUPTED")
+
+
+def test_a_run_that_starts_while_its_sweep_stops_is_stopped(monkeypatch):
+    start = subprocess.Popen
+
+    def start_too_late(*args, **kwargs):
+        run = start(*args, **kwargs)
+        sweep._stop_runs("a sweep")
+        return run
+
+    monkeypatch.setattr(subprocess, "Popen", start_too_late)
+    try:
+        code, _ = sweep._run(["sleep", "600"], ENVIRONMENT, "a sweep")
+    finally:
+        sweep._stopped.clear()
+    assert code == -signal.SIGTERM
 
 
 @pytest.fixture
