@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import gan_figures, sequential_figures, tables
+from experiments import gan_figures, grids, sequential_figures, tables
 from experiments.plotting import empty, style
 from experiments.report import Entry, report
 from experiments.results import PROJECT, Group, StoredRun, groups, runs_and_rest
@@ -62,11 +62,12 @@ FIGURES = {
     ),
     "figure4": Drawing(
         GAN,
-        "Figure 4: distribution of the samples' distance over seeds and models",
-        "FID where Inception's weights could be had, else a Fréchet distance on the features of a "
-        "named classifier of our own, which does not compare with FID. Lower is better.",
+        "Figure 4: distribution of the samples' distance over models, seeds and settings",
+        "A point a run; settings that differ as in Table 2 stand in one box. FID where Inception's "
+        "weights could be had, else a Fréchet distance on the features of a named classifier of "
+        "our own, which does not compare with FID. Lower is better.",
         gan_figures.figure4,
-        gan_figures.measured,
+        gan_figures.measured_by_scale,
     ),
     "probe_by_block": Drawing(
         GAN,
@@ -133,6 +134,7 @@ FIGURES = {
     ),
 }
 NAMES = [*FIGURES, *TABLES]
+OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
 
 
 def draw(
@@ -145,13 +147,19 @@ def draw(
     `page` where one is named; the paths of what is there to look at."""
     style()
     runs, left_out = runs_and_rest(*folders)
+    without_grids = grids.without_grids(runs)
+    if len(without_grids) < len(runs):
+        print(
+            f"in {' and '.join(OF_GRIDS)} alone, of grids: {len(runs) - len(without_grids)} runs",
+            file=sys.stderr,
+        )
     out = Path(out)
     written, entries = [], []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in only or NAMES:
             make = _figure if name in FIGURES else _table
-            path, entry = make(name, runs, out)
+            path, entry = make(name, runs if name in OF_GRIDS else without_grids, out)
             written.append(path)
             entries.append(entry)
         if page:

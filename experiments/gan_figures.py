@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from experiments import grids
 from experiments.plotting import draw_curve, panels, rows, seeds
 from experiments.results import READ_ERRORS, Group, StoredRun
 
@@ -54,6 +55,11 @@ def probed(found: Sequence[Group]) -> list[Group]:
 def measured(found: Sequence[Group]) -> list[Group]:
     """Those whose samples' quality was measured."""
     return keep(found, lambda run: bool(distance_metrics([run])))
+
+
+def measured_by_scale(found: Sequence[Group]) -> list[Group]:
+    """The same, a grid's settings together."""
+    return grids.pooled(measured(found))
 
 
 def with_past_fakes(found: Sequence[Group]) -> list[Group]:
@@ -198,8 +204,12 @@ def past_fakes_matrix(runs: Sequence[StoredRun], measure: str = "accuracy") -> p
 
 
 def figure4(found: Sequence[Group]) -> Figure:
-    """The samples' distance to the test images at the end of training, a point a seed: Figure 4 of
+    """The samples' distance to the test images at the end of training, a point a run: Figure 4 of
     Chen et al., arXiv 1811.11212."""
+
+    def counted(runs):
+        cells = len({grids.cell(run) for run in runs})
+        return seeds(len(runs)) if cells == 1 else f"{cells} settings,\n{len(runs)} runs"
 
     def draw(part, group):
         metrics = distance_metrics(group.runs)
@@ -214,12 +224,12 @@ def figure4(found: Sequence[Group]) -> Figure:
                     medianprops={"color": COLOURS[model]},
                 )
                 axis.plot([x] * len(values), values, ".", color=COLOURS[model], alpha=0.7)
-            counts = [f"{m}\n{seeds(len(group.of_arm(m)))}" for m in models(group)]
+            counts = [f"{m}\n{counted(group.of_arm(m))}" for m in models(group)]
             axis.set_xticks(range(len(counts)), counts)
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
 
     what = "Figure 4, distance of the samples, GAN probe"
-    return rows(found, what, 2.4, draw, "median, quartiles and every seed")
+    return rows(found, what, 2.4, draw, "median, quartiles and every run")
 
 
 def quality(found: Sequence[Group]) -> Figure:

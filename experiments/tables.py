@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments import grids
 from experiments.gan_figures import MODELS, PAST_FAKES, distance_metrics, with_past_fakes
 from experiments.intervals import Interval, holm, mean_interval, paired_interval
 from experiments.results import Group, StoredRun, groups
@@ -26,10 +27,6 @@ EMPTY = "\N{EN DASH}"  # how a cell that is not known is shown
 REGULARIZERS = (("spectral_norm", None), ("gradient_penalty", 1.0), ("gradient_penalty", 10.0))
 BETAS = ((0.0, 0.9), (0.5, 0.9), (0.5, 0.999))
 D_STEPS = (1, 2)
-GRID_SETTINGS = (
-    *("regularizer", "spectral_norm", "gradient_penalty_weight"),
-    *("adam_betas", "d_steps"),
-)
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,11 @@ def table1(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
     models = ("uncond", "ssgan")
-    families: dict[str, list[Group]] = {}
-    for group in groups(runs, "gan_probe"):
-        if set(models) & set(group.arms()):
-            families.setdefault(group.settings_but(GRID_SETTINGS), []).append(group)
+    of_models = [g for g in groups(runs, "gan_probe") if set(models) & set(g.arms())]
+    families = grids.families(of_models)
     rows = []
-    scales = _scales(list(families.values()))
-    for family, scale in zip(families.values() or [[]], scales or [""], strict=True):
-        cells = {grid_cell(group.runs[0]): group for group in family}
+    for family, scale in zip(families or [[]], grids.scales(families) or [""], strict=True):
+        cells = {grids.cell(group.runs[0]): group for group in family}
         grid = [(*r, betas, d) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
         for cell in dict.fromkeys([*grid, *cells]):
             _, weight, betas, d_steps = cell
@@ -124,14 +118,6 @@ def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
     return _frame(rows, columns + [f"{m}, {who}" for m in models for who in ("ours", "paper")])
 
 
-def grid_cell(run: StoredRun) -> tuple:
-    """(regularizer, lambda or None, (beta1, beta2), discriminator steps) of a run."""
-    config = run.config
-    penalised = config["regularizer"] == "gradient_penalty"
-    weight = float(config["gradient_penalty_weight"]) if penalised else None
-    return config["regularizer"], weight, tuple(config["adam_betas"]), config["d_steps"]
-
-
 def _distances(runs: Sequence[StoredRun]) -> str:
     texts = []
     for metric in distance_metrics(runs):
@@ -140,20 +126,6 @@ def _distances(runs: Sequence[StoredRun]) -> str:
         count = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
         texts.append(f"{np.mean(values):.2f}{deviation} {metric} ({count})")
     return ", ".join(texts)
-
-
-def _scales(families: Sequence[Sequence[Group]]) -> list[str]:
-    """A family's scale in words, and what else tells it from the other families."""
-    texts = []
-    settings = [family[0].readable_settings(GRID_SETTINGS) for family in families]
-    for family, own in zip(families, settings, strict=True):
-        config = family[0].runs[0].config
-        widths = f"{config['generator_width']}/{config['discriminator_width']}"
-        texts.append(f"{config['steps']} updates, width {widths}")
-        said = ("steps", "width", "generator_width", "discriminator_width", "preset")
-        differing = [k for k in own if k not in said and any(o.get(k) != own[k] for o in settings)]
-        texts[-1] += "".join(f", {k}={own[k]}" for k in differing if k != "dataset.label")
-    return texts
 
 
 def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
@@ -375,7 +347,8 @@ TABLES = {
         "python experiments/sweep.py table2 --preset cpu",
         "Table 2: robustness to regularizer, Adam's betas and discriminator steps",
         "Mean and standard deviation over seeds at the end of training. Runs of another scale have "
-        "rows of their own. The paper's values are not known as numbers.",
+        "rows of their own. Of four settings or more, the curves and the other tables show the "
+        "paper's at most. The paper's values are not known as numbers.",
         lambda runs: [r for r in _with_distance(runs) if r.arm in ("uncond", "ssgan")],
         table2,
     ),

@@ -17,7 +17,7 @@ from PIL import Image
 from test_gan import study as tiny_study
 from torture import metrics
 
-from experiments import checkpoints, gan_figures, gan_probe, loop, runner, tables
+from experiments import checkpoints, gan_figures, gan_probe, grids, loop, runner, tables
 from experiments.intervals import mean_interval
 from experiments.plotting import style
 from experiments.results import Group, groups, stored_runs
@@ -396,6 +396,40 @@ def test_tables_hold_the_stored_numbers(found):
     papers = probes[probes["block"] == "best"].set_index(["data", "model"])["accuracy, paper"]
     assert papers["CIFAR-10 (JPEG q75)", "uncond"] == "0.778"
     assert papers["CIFAR-10", "ssgan_sbn"] == "0.799" and ("CIFAR-10", "uncond") not in papers
+
+
+def variants(runs, **values):
+    """The runs as if one setting had been each of these values in turn."""
+    ((key, values),) = values.items()
+    return [
+        dataclasses.replace(run, config={**run.config, key: value})
+        for value in values
+        for run in runs
+    ]
+
+
+def test_a_grid_is_in_its_table_and_figure_alone(found):
+    runs = [run for run in found[0].runs if run.arm in ("uncond", "ssgan")]
+    assert found[0].runs[0].config["adam_betas"] == [0.0, 0.9]
+    three = variants(runs, adam_betas=[[0.0, 0.9], [0.5, 0.9], [0.5, 0.999]])
+    assert grids.without_grids(three) == three, "a comparison, not a grid"
+    grid = variants(three, d_steps=[1, 2])
+    assert [run.settings for run in grids.without_grids(grid)] == [r.settings for r in runs]
+    longer = variants(runs, steps=[5])
+    both = grids.without_grids([*grid, *longer])
+    assert [run.settings for run in both] == [run.settings for run in longer]
+    assert len(grids.without_grids([*grid, *variants(longer, d_steps=[1, 2, 3, 4])])) == 8
+
+    boxes = grids.pooled(groups([*grid, *longer], "gan_probe"))
+    assert [len(group.runs) for group in boxes] == [24, 4]
+    assert [group.differs[:9] for group in boxes] == ["4 updates", "5 updates"]
+    figure = gan_figures.figure4(boxes)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
+        "uncond\n6 settings,\n12 runs",
+        "ssgan\n6 settings,\n12 runs",
+    ]
+    table = tables.table2([*grid, *longer])
+    assert len(table) == 36 and (table["ssgan, ours"] != "").sum() == 7
 
 
 def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
