@@ -345,8 +345,9 @@ def _wait_for(
             resources={"GPU": 1} if on_gpu else None,
             pure=False,
             retries=0,
+            priority=-i,  # in the plan's order
         ): run
-        for run in runs
+        for i, run in enumerate(runs)
     }
     failed: list[tuple[Planned, str]] = []
     waiting, start = set(futures), time.monotonic()

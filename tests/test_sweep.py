@@ -281,11 +281,14 @@ def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_pat
     assert runs[0][0] == f"dataset.root={tmp_path}/images"
 
 
-def test_what_is_there_is_known_by_its_images_and_counted_once(folders_of_digits, tmp_path):
+def test_what_is_there_is_known_by_its_images_and_comes_once_and_in_turn(
+    folders_of_digits, tmp_path
+):
     a, b = folders_of_digits
     (tmp_path / "plan.toml").write_text(f"""
         study = "sequential_tasks"
         [grid]
+        seed = [0, 1]
         "dataset.root" = ["{a}", "{b}", "{a}"]
         [settings]
         dataset = {{ name = "image_folder", size = 8, label = "digits" }}
@@ -296,12 +299,13 @@ def test_what_is_there_is_known_by_its_images_and_counted_once(folders_of_digits
         eval_images = 20
         probe_images = 20
         """)
-    done = swept("plan.toml", cwd=tmp_path)
-    assert done.returncode == 0 and "2 runs: 0 complete" in done.stdout, done.stderr
-    assert len(stored_runs(tmp_path / "runs")) == 2
+    done = swept("plan.toml", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0 and "4 runs: 0 complete" in done.stdout, done.stderr
+    in_turn = [(run.seed, run.config["dataset"]["root"]) for run in stored_runs(tmp_path / "runs")]
+    assert in_turn == [(seed, str(root)) for seed in (0, 1) for root in (a, b)]
     with loop.sole_user(tmp_path / "runs/1"):  # of a complete run nobody's
         done = swept("plan.toml", "--dry-run", cwd=tmp_path)
-    assert "2 runs: 2 complete" in done.stdout
+    assert "4 runs: 4 complete" in done.stdout
 
 
 @pytest.fixture
