@@ -46,6 +46,7 @@ class Planned:
 
     study: str
     words: tuple[str, ...]
+    name: str  # of the words, those that tell it from the plan's other runs
     id: str | None  # of a stored run with these settings
     state: str  # to do, unfinished, running elsewhere or complete
     seconds_left: float | None  # as runs of its kind took; None: there is none to tell
@@ -148,6 +149,7 @@ def look_up(
             for kind in (run.kind, run.arm):
                 took.setdefault(kind, []).append(run.seconds)
     states = {None: "to do", "COMPLETED": "complete", runner.HELD: ELSEWHERE}
+    shared = _shared(asked)
     planned = []
     for words, run in zip(asked, known, strict=True):
         alike = took.get(run.kind) or took.get(run.arm)
@@ -156,8 +158,9 @@ def look_up(
             left = 0.0
         elif alike:
             left = sum(alike) / len(alike) * (1 - run.done)
+        name = " ".join(word for word in words if word not in shared)
         state = states.get(run.status, "unfinished")
-        planned.append(Planned(study, words, run.id, state, left))
+        planned.append(Planned(study, words, name, run.id, state, left))
     return planned
 
 
@@ -383,7 +386,7 @@ def _wait_for(
     if waiting:
         print(f"{len(waiting)} not: stopped by --no-keep-going; the same command goes on with them")
     for run, said in failed:
-        print(f"failed: {run.study} {' '.join(run.words)}: {said}", file=sys.stderr)
+        print(f"failed: {run.name}: {said}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -412,9 +415,11 @@ def _time(seconds: float | None) -> str:
 
 
 def show(runs: Sequence[Planned], workers: int) -> None:
-    """A line a run, then the counts and an estimate."""
+    """A line a run with what tells it from the others, then the counts and an estimate."""
+    shared = _shared([run.words for run in runs])
+    print(runs[0].study + (f", all with: {' '.join(shared)}" if shared else ""))
     for run in runs:
-        print(f"{run.state:<17} {run.id or '-':<5} {run.study} {' '.join(run.words)}")
+        print(f"{run.state:<17} {run.id or '-':<5} {run.name}")
     print(summary(runs))
     lengths = [run.seconds_left for run in runs if run.to_do]
     known = [length for length in lengths if length is not None]
@@ -425,6 +430,12 @@ def show(runs: Sequence[Planned], workers: int) -> None:
         unknown = len(lengths) - len(known)
         more = f", and {unknown} runs of unknown length" if known and unknown else ""
         print(f"time left with {workers} at once: {text}{more}")
+
+
+def _shared(all_words: Sequence[tuple[str, ...]]) -> list[str]:
+    """The words that all of several runs have; none where there is one."""
+    several = len(all_words) > 1
+    return [w for w in all_words[0] if several and all(w in words for words in all_words)]
 
 
 def summary(runs: Sequence[Planned]) -> str:
@@ -471,6 +482,7 @@ def main() -> None:
         all_words = [(options.preset, *words, *fixed) for words in all_words]
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
             here = 1 if options.scheduler else _devices() or os.cpu_count() or 1
             show(runs, options.workers or here)
             return

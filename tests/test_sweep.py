@@ -52,7 +52,8 @@ def test_a_plan_is_brought_to_its_end_and_what_fails_is_listed(tmp_path):
     assert done.stderr.count("\n") == 1
     done = swept("plan.toml", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and "4 runs: 0 complete, 0 unfinished, 4 to do" in done.stdout
-    assert "lr=1e+30" in done.stdout and not (tmp_path / "runs").exists()
+    assert done.stdout.count("lr=1e+30") == 2 and not (tmp_path / "runs").exists()
+    assert done.stdout.count("width=4") == 1, "what all runs share is said once"
     done = swept("plan.toml", cwd=tmp_path)
     assert done.returncode == 1 and "2 runs brought to their end" in done.stdout, done.stderr
     failures = done.stderr.strip().splitlines()
