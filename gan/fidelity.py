@@ -6,12 +6,15 @@ is always called fd_<extractor>, never FID: the two have neither scale nor meani
 """
 
 import copy
+import fcntl
 import hashlib
 import io
 import math
 import pickle
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,20 +122,30 @@ def find_extractor(
     learns = "rotation_cnn" if len(dataset.classes) == 1 else "cnn"
     name = f"{dataset_name}_{dataset.test_images.shape[-1]}px_{learns}"
     path = Path(cache) / f"{name}-{dataset.fingerprint}.pt"
-    try:
-        extractor = read_extractor(path)
-        if extractor.fingerprint == dataset.fingerprint:
-            return extractor
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
-        pass  # none yet, or a damaged or an older one: train it
-    print(f"{name}: no extractor for this data yet; training one, once")
-    content = train_extractor(name, dataset, flip=dataset_name != "digits", device=device)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        print(f"{name}: not kept in {cache} ({error.strerror}): every start trains it again")
+    with _alone(path):  # else each run of a sweep trains one of its own
+        with suppress(OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
+            extractor = read_extractor(path)
+            if extractor.fingerprint == dataset.fingerprint:
+                return extractor
+        print(f"{name}: no extractor for this data yet; training one, once")
+        content = train_extractor(name, dataset, flip=dataset_name != "digits", device=device)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+        except OSError as error:
+            print(f"{name}: not kept in {cache} ({error.strerror}): every start trains it again")
     return _extractor(content)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a file against other processes that want to make it, where its folder allows."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(path.with_suffix(".lock"), "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read_extractor(path: str | Path) -> Extractor:

@@ -1,5 +1,6 @@
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -175,10 +176,25 @@ def test_other_data_gets_an_extractor_of_its_own_once(digits, monkeypatch, tmp_p
         patch.setattr(fidelity, "train_extractor", None)  # must not be called
         assert find_extractor("digits", other, cache, "cpu").sha256 == first.sha256
 
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.pt")
     file.write_bytes(file.read_bytes()[:1000])  # damaged: trained again, to the same weights
     assert find_extractor("digits", other, cache, "cpu").sha256 == first.sha256
     assert read_extractor(file).sha256 == first.sha256
+
+
+def test_runs_that_start_together_share_one_extractor(digits, monkeypatch, tmp_path):
+    other = replace(digits, fingerprint="other")
+    content = fidelity.train_extractor("x", replace(other, train_images=digits.train_images[:1]), 0)
+    trained = []
+
+    def slowly(*_, **__):
+        trained.append(time.sleep(0.3))
+        return content
+
+    monkeypatch.setattr(fidelity, "train_extractor", slowly)
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda _: find_extractor("x", other, tmp_path, "cpu"), range(3)))
+    assert len({extractor.sha256 for extractor in found}) == len(trained) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(digits, monkeypatch, tmp_path, capsys):
