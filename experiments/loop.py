@@ -88,6 +88,9 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     keep_freed_memory()
     folder = Path(recorder.dir) if recorder else None
     device = torch.device(settings["device"])
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes are few: look for the fastest way once
+        torch.cuda.reset_peak_memory_stats()  # another arm's before it
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
     )
@@ -125,6 +128,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         }
 
     def save(state):
+        if device.type == "cuda":
+            run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
         if folder is None:
             return
         complete = learner.position == learner.total_steps and state["evaluated"]
@@ -181,8 +186,6 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
                 raise Interrupted(learner.position, stop.exit_code())
             if last or learner.position % settings["checkpoint_every"] == 0:
                 save(everything(evaluated=True))
-    if device.type == "cuda":
-        run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
     result = learner.summary(
         {k: (np.array(v["steps"]), np.array(v["values"])) for k, v in log.metrics.items()}
     )

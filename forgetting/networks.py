@@ -10,7 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm as apply_spectral_norm
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 
 def scale_images(images: torch.Tensor) -> torch.Tensor:
@@ -119,7 +120,16 @@ def normalise_spectrally(module: nn.Module) -> None:
     """
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
-            apply_spectral_norm(layer)
+            norm = FullPrecisionSpectralNorm(layer.weight)
+            parametrize.register_parametrization(layer, "weight", norm)
+
+
+class FullPrecisionSpectralNorm(_SpectralNorm):
+    """PyTorch's, kept out of autocast: on a GPU the power iteration would run in bf16."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
 
 
 def build(seed: int, make, *args, **kwargs) -> nn.Module:

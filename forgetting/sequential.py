@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from forgetting import metrics, probes
 from forgetting.data import Dataset
+from forgetting.devices import evaluation_batch, to_device
 from forgetting.networks import Classifier, build, scale_images
 from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
 from forgetting.seeding import derived_seed, generator
@@ -26,7 +27,6 @@ METHODS = ("vanilla", "rotation", "augment")
 HEADS = ("shared", "per_task")
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
-EVALUATION_BATCH = 100  # larger ones fall out of the cache
 
 
 class SequentialTasks:
@@ -102,13 +102,13 @@ class SequentialTasks:
         self.net.train()
         indices, targets = self.stream.batch(self.position)
         task = self.stream.task(self.position)
-        images = self.dataset.train_images[indices.to(self.device)]
-        targets = targets.to(self.device)
+        images = self.dataset.train_images[to_device(indices, self.device)]
+        targets = to_device(targets, self.device)
         n = len(images)
         if self.method != "vanilla":
             # Any of the batch: a balanced batch is laid out positives first.
             chosen = torch.randperm(n, generator=self.rotation_draws)[: self.rotated_images]
-            chosen = chosen.to(self.device)
+            chosen = to_device(chosen, self.device)
             images = torch.cat([images, turned_copies(images[chosen])])
         if self.method == "augment":
             targets = torch.cat([targets, targets[chosen].repeat(3)])
@@ -188,7 +188,7 @@ class SequentialTasks:
     def _forward(self, images, head, with_features: bool) -> tuple[np.ndarray, torch.Tensor | None]:
         """Logits (N, outputs) of one head and the last map, pooled for a probe (N, D) or None."""
         logits, features = [], []
-        for batch in images.split(EVALUATION_BATCH):
+        for batch in images.split(evaluation_batch(images, self.device)):
             with self.autocast():
                 last, averaged = self.net(scale_images(batch))
                 logits.append(head(averaged).float().cpu())

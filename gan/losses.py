@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from forgetting.devices import to_device
+
 LOSSES = ("hinge", "non_saturating")
 
 
@@ -41,7 +43,7 @@ def gradient_penalty(
 
     real, fake: (N, 3, H, W) float, paired by their position; `generator` draws the points.
     """
-    share = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
+    share = to_device(torch.rand(len(real), 1, 1, 1, generator=generator), real.device)
     between = (real + share * (fake - real)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(logits_of(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

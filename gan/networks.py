@@ -81,7 +81,9 @@ class UpBlock(nn.Module):
         h = upsample_then_conv(F.relu(self.norm1(x, z, labels)), self.conv1)
         h = self.conv2(F.relu(self.norm2(h, z, labels)))
         # A 1x1 convolution and nearest upsampling commute: convolving first costs a quarter.
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+        shortcut = self.shortcut(x)
+        with torch.autocast(x.device.type, enabled=False):  # on a GPU it would widen bf16 to fp32
+            return h + F.interpolate(shortcut, scale_factor=2)
 
 
 class Generator(nn.Module):

@@ -19,6 +19,7 @@ from torch import nn
 
 from forgetting import probes
 from forgetting.data import Dataset
+from forgetting.devices import evaluation_batch, to_device
 from forgetting.errors import UserError
 from forgetting.networks import build, scale_images
 from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
@@ -37,7 +38,6 @@ MODELS = {
 FAKES_A_SNAPSHOT = 1000
 SAMPLES_IN_A_GRID = 64
 IMAGES_IN_FIGURE_1 = 4  # real ones, and as many generated
-EVALUATION_BATCH = 100
 
 
 class ProbeStudy:
@@ -248,18 +248,20 @@ class ProbeStudy:
     def _real_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         indices = torch.randint(
             len(self.dataset.train_labels), (self.batch_size,), generator=self.draws["images"]
-        ).to(self.device)
+        )
+        indices = to_device(indices, self.device)
         labels = self.dataset.train_labels[indices] if self.conditional else None
         return scale_images(self.dataset.train_images[indices]), labels
 
     def _fake_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        z = torch.randn(self.batch_size, LATENT, generator=self.draws["latent"]).to(self.device)
+        z = torch.randn(self.batch_size, LATENT, generator=self.draws["latent"])
         labels = None
         if self.conditional:
             labels = torch.randint(
                 len(self.dataset.classes), (self.batch_size,), generator=self.draws["labels"]
-            ).to(self.device)
-        return self.generator(z, labels), labels
+            )
+            labels = to_device(labels, self.device)
+        return self.generator(to_device(z, self.device), labels), labels
 
     # ---- what to log, and when ----
 
@@ -319,7 +321,7 @@ class ProbeStudy:
     def _features(self, block: int, images, indices: torch.Tensor) -> torch.Tensor:
         """The map of one block (from 0) for some of `images`, pooled: (N, D) float32."""
         pooled = []
-        for some in indices.split(EVALUATION_BATCH):
+        for some in indices.split(evaluation_batch(images, self.device)):
             with self.autocast():
                 feature_map = self.discriminator.backbone.map_of(block, scale_images(images[some]))
             pooled.append(probes.pool_map(feature_map, self.probe_features))
@@ -330,7 +332,7 @@ class ProbeStudy:
         """Q_D (N, 4) for images (N, 3, S, S) uint8 as they are given."""
         self.discriminator.eval()
         parts = []
-        for batch in images.split(EVALUATION_BATCH):
+        for batch in images.split(evaluation_batch(images, self.device)):
             with self.autocast():
                 logits = self.discriminator.rotation(self.discriminator(scale_images(batch)))
             parts.append(logits.float().softmax(1).cpu())
@@ -345,10 +347,8 @@ class ProbeStudy:
     def sample(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The generator's images (N, 3, S, S) uint8, on the CPU, with its running statistics."""
         self.generator.eval()
-        parts = []
-        for z, y in zip(
-            latents.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True
-        ):
+        parts, n = [], evaluation_batch(self.dataset.test_images, self.device)
+        for z, y in zip(latents.split(n), labels.split(n), strict=True):
             with self.autocast():
                 images = self.generator(z.to(self.device), y.to(self.device))
             parts.append(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
@@ -362,10 +362,8 @@ class ProbeStudy:
 
     @torch.inference_mode()
     def _logits(self, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-        parts = []
-        for x, y in zip(
-            images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True
-        ):
+        parts, n = [], evaluation_batch(images, self.device)
+        for x, y in zip(images.split(n), labels.split(n), strict=True):
             with self.autocast():
                 features = self.discriminator(scale_images(x.to(self.device)))
                 parts.append(self.discriminator.logits(features, y.to(self.device)).cpu())
