@@ -17,27 +17,26 @@ def test_convolution_and_pooling_in_one_equals_one_after_the_other():
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 5, 3, padding=1).double()
     x = torch.randn(2, 6, 8, 8, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(2, 5, 4, 4, dtype=torch.float64)
-    plain = F.avg_pool2d(conv(x), 2)
-    fast = conv_then_average_pool(x, conv)
-    torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
-    inputs = [x, conv.weight, conv.bias]
-    torch.testing.assert_close(
-        torch.autograd.grad(fast, inputs, upstream),
-        torch.autograd.grad(plain, inputs, upstream),
-        rtol=1e-12,
-        atol=1e-12,
-    )
+    plain, fast = F.avg_pool2d(conv(x), 2), conv_then_average_pool(x, conv)
+    same_with_gradients(fast, plain, [x, conv.weight, conv.bias])
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_downsampling_block_equals_its_textbook_form(first):
     torch.manual_seed(0)
     block = ResidualBlock(4, 6, downsample=True, first=first).double()
-    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64, requires_grad=True)
     h = F.relu(block.conv1(x if first else F.relu(x)))
     textbook = F.avg_pool2d(block.conv2(h), 2) + F.avg_pool2d(block.shortcut(x), 2)
-    torch.testing.assert_close(block(x), textbook, rtol=1e-12, atol=1e-12)
+    same_with_gradients(block(x), textbook, [x, *block.parameters()])
+
+
+def same_with_gradients(fast, plain, inputs, tolerance=1e-12):
+    """Equal values, and equal gradients of a random function of them."""
+    torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
+    upstream = torch.randn_like(fast)
+    gradients = [torch.autograd.grad(out, inputs, upstream) for out in (fast, plain)]
+    torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("size,blocks,side", [(8, 4, 2), (16, 4, 4), (32, 4, 8), (64, 5, 8)])

@@ -1,10 +1,11 @@
 import contextlib
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, cosine_similarity
 
 from experiments.sequential_tasks import RULES
 from forgetting import networks, sequential
@@ -249,6 +250,21 @@ def test_two_classes_are_enough(digits, head):
 
 def test_the_settings_of_the_test_are_settings_of_the_study():
     assert SETTINGS.keys() <= RULES.keys()
+
+
+@pytest.mark.parametrize("method", ["vanilla", "rotation"])
+def test_bf16_is_fp32_within_its_precision(digits, method):
+    """Losses within 2 %, gradients of a cosine of 0.99 and more: bf16 keeps 8 bits."""
+    found = []
+    for precision in (False, True):
+        learner = study(digits, method=method, width=16, batch_size=64)
+        learner.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision)
+        (values,) = losses(learner, 1)
+        gradients = [p.grad.flatten() for p in learner.net.parameters() if p.grad is not None]
+        found.append((values, torch.cat(gradients)))
+    (plain, plain_gradients), (fast, fast_gradients) = found
+    assert fast == pytest.approx(plain, rel=0.02) and fast != plain
+    assert cosine_similarity(fast_gradients, plain_gradients, dim=0) > 0.99
 
 
 def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeypatch):
