@@ -6,6 +6,7 @@ A study is anything with total_steps, position, info, step(), evaluation_due(), 
 artifacts(), status(), summary() and state_dict()/load_state_dict(). Nothing here knows which.
 """
 
+import functools
 import json
 import math
 import os
@@ -13,9 +14,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 PROJECT = Path(__file__).resolve().parents[1]
+REFERENCE = PROJECT / "results/reference"
 # How and where a run proceeds; a run may be taken up again with other values of these.
 NOT_THE_RUN = (
     *("resume", "stop_after", "checkpoint_every", "results_dir"),
@@ -225,9 +226,9 @@ def _settings(experiment: Experiment, study: Study, updates: dict, presets: list
 
 
 def resolve(
-    settings: dict, least_classes: int, load: Callable = data.load
+    settings: dict, least_classes: int, load: Callable = data.load, onto_device: bool = True
 ) -> tuple[dict, data.Dataset]:
-    """Replace every `auto` by what it means here, and load the data."""
+    """Replace every `auto` by what it means here, and load the data, onto its device or not."""
     settings = dict(settings)
     if settings["device"] == "auto":
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -254,19 +255,19 @@ def resolve(
         settings["dataset.size"],
         settings["dataset.label"],
         least_classes,
-        _memory_for_images(settings),
+        _memory_for_images(settings, onto_device),
     )
     settings["dataset.root"] = os.path.abspath(settings["dataset.root"])
     settings["dataset.size"] = dataset.train_images.shape[-1]
     settings["dataset.label"] = dataset.label
-    return settings, dataset.to(settings["device"])
+    return settings, dataset.to(settings["device"] if onto_device else "cpu")
 
 
-def _memory_for_images(settings: dict) -> int | None:
+def _memory_for_images(settings: dict, onto_device: bool) -> int | None:
     """Bytes that a folder's images may take, on the device too; None: half of the machine's."""
     if settings["dataset.memory_mb"]:
         return settings["dataset.memory_mb"] * 10**6
-    if settings["device"] == "cuda":
+    if settings["device"] == "cuda" and onto_device:
         host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return min(host, torch.cuda.mem_get_info()[1]) // 2
     return None
@@ -378,7 +379,8 @@ def _images_of(run: Path) -> str | None:
 @dataclass(frozen=True)
 class Known:
     """What is stored of a run. kind: equal for runs that differ in the seed alone; done: the share
-    of its updates that a checkpoint holds; seconds: what a complete one took, as far as it says;
+    of its updates that a checkpoint holds; seconds: what it takes in all, as far as it says;
+    shipped_seconds: what one shipped with the project took that differs in seed and images alone;
     data: what dataset.name=auto means here, None where it was named."""
 
     id: str | None
@@ -388,6 +390,7 @@ class Known:
     seed: int
     done: float
     seconds: float | None
+    shipped_seconds: float | None
     data: str | None
 
 
@@ -408,7 +411,8 @@ def look_up(
     was_auto = settings["dataset.name"] == "auto"
     asked = {key: settings[key] for key in ("device", "precision")} if elsewhere else {}
     here = {**settings, "device": "cpu"} if elsewhere else settings
-    settings, dataset = resolve(here, study.least_classes, load)
+    # Not on a GPU: its memory is for the runs.
+    settings, dataset = resolve(here, study.least_classes, load, onto_device=False)
     settings |= asked
     study.check(settings, dataset)
     if settings[study.arm] is None:
@@ -419,13 +423,13 @@ def look_up(
     run_id, status = _twin(folder, study, settings, dataset.fingerprint, open_here)
     done, seconds = 0.0, None
     if status == "COMPLETED":
-        done = 1.0
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            info = json.loads((folder / run_id / "info.json").read_text())
-            seconds = float(sum(info["seconds"].values()))
+        done, seconds = 1.0, _seconds(folder / run_id)
     elif run_id and (stored := checkpoints.stored(folder / run_id)):
         step = int(checkpoints.NAME.fullmatch(stored[0].name)[1])
         done = step / study.updates(settings, dataset)
+        spent = _seconds(folder / run_id)
+        # What came before the first update, such as a first probe, is not in proportion.
+        seconds = spent / done if spent and done > 0.02 else None
     kind = {k: v for k, v in settings.items() if k not in (*NOT_THE_RUN, "seed")}
     kind["images"] = dataset.fingerprint
     return Known(
@@ -436,8 +440,36 @@ def look_up(
         settings["seed"],
         done,
         seconds,
+        _shipped_seconds(study, settings, open_here),
         settings["dataset.name"] if was_auto else None,
     )
+
+
+def _seconds(run: Path) -> float | None:
+    """What a stored run took so far, as far as it says."""
+    try:
+        info = json.loads((run / "info.json").read_text())
+        return float(sum(info["seconds"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@functools.cache
+def _shipped() -> list[tuple[dict, float | None]]:
+    """The settings of each run that is shipped with the project, and what it took."""
+    configs = sorted(REFERENCE.glob("*/config.json"))
+    return [(flat(json.loads(path.read_text())), _seconds(path.parent)) for path in configs]
+
+
+def _shipped_seconds(study: Study, settings: dict, but: Sequence[str]) -> float | None:
+    """What a run shipped with the project took that differs in seed, images and `but` alone."""
+    left_out = {*NOT_THE_RUN, "seed", "dataset.name", "dataset.label", *but}
+    for shipped, seconds in _shipped():
+        if study.arm in shipped:
+            stored = validate(shipped, study.rules)
+            if all(stored.get(k) == v for k, v in settings.items() if k not in left_out):
+                return seconds
+    return None
 
 
 def _make_results_folder(folder: Path) -> None:
@@ -463,7 +495,7 @@ def _apply_command(study, settings, explicit, command) -> str:
     stored, dataset = resolve({**stored, **elsewhere}, study.least_classes)
     checkpoint = _load_checkpoint(folder / run_id, dataset)
     device = torch.device(stored["device"])
-    autocast = partial(torch.autocast, device.type, enabled=False)
+    autocast = functools.partial(torch.autocast, device.type, enabled=False)
     learner = study.build(stored, dataset, device, autocast, to_train=False)
     learner.load_state_dict(checkpoint["study"])
     return command(learner, folder / run_id)

@@ -21,10 +21,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,21 @@ from forgetting.errors import UserError
 PROJECT = Path(__file__).resolve().parents[1]
 PLANS = Path(__file__).with_name("plans")
 STUDIES = ("sequential_tasks", "gan_probe")
-STOPPED = (130, 143)  # exit codes of a run that was asked to stop, and can be gone on with
+PRESETS = ("quick", "cpu", "paper")
+# Exit codes of a run that was asked to stop and can be gone on with; early on, the signal itself.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 HELD = 75  # that of one that another process is working on
 ELSEWHERE = "running elsewhere"
+# Dask gives a task up when four workers died that had it, queued ones too; a run loses little by
+# it, and is only given up when that happened as often as this.
+GIVEN_UP_AT = 25
+WORKER_DIED = 256  # no exit code of a process
+# Dask's own upkeep, for tasks of milliseconds, took a tenth of a core while runs went on.
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,9 @@ class Planned:
     words: tuple[str, ...]
     name: str  # of the words, those that tell it from the plan's other runs
     id: str | None  # of a stored run with these settings
-    state: str  # to do, unfinished, running elsewhere or complete
+    state: str  # to do, unfinished, failed, running elsewhere or complete
     seconds_left: float | None  # as runs of its kind took; None: there is none to tell
+    elsewhere: bool  # whether those ran on another machine: they were shipped with the project
 
     @property
     def to_do(self) -> bool:
@@ -84,18 +98,19 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
         )
     if plan.get("study") not in STUDIES:
         raise UserError(f"PLAN: study in {path} must be {' or '.join(STUDIES)}")
-    axes = []
     for part in ("grid", "settings"):
         if not isinstance(plan.get(part, {}), dict):
             raise UserError(f"PLAN: [{part}] of {path} must hold settings")
+    axes = [[_words(plan.get("settings", {}))]]
     for key, values in flat(plan.get("grid", {})).items():
         if not isinstance(values, list) or not values:
             raise UserError(f"PLAN: {key} in [grid] of {path} must be a list of values")
         axes.append([_words(v if isinstance(v, dict) else {key: v}) for v in values])
-    fixed = _words(plan.get("settings", {}))
-    return plan["study"], [
-        tuple(word for part in (fixed, *cell) for word in part) for cell in itertools.product(*axes)
-    ]
+    keys = [{_key(word) for words in axis for word in words} for axis in axes]
+    for key, times in Counter(key for axis in keys for key in axis).items():
+        if times > 1:
+            raise UserError(f"PLAN: {path} sets {key} in two places")
+    return plan["study"], [tuple(itertools.chain(*parts)) for parts in itertools.product(*axes)]
 
 
 def _words(settings: dict) -> tuple[str, ...]:
@@ -104,13 +119,19 @@ def _words(settings: dict) -> tuple[str, ...]:
     return tuple(_word(key, value) for key, value in flat(settings).items())
 
 
+def _key(word: str) -> str:
+    return word.partition("=")[0].strip()
+
+
 def _word(key: str, value) -> str:
     """KEY=VALUE as the command line reads it; where a path leads must not depend on the folder a
     worker was started in. Raises UserError for what a sweep sets itself."""
-    if key.strip() in ("results_dir", "resume", "stop_after"):
+    if key in ("results_dir", "resume", "stop_after"):
         raise UserError(f"{key}: a sweep sets it itself")
+    if key == "preset":
+        raise UserError("preset: choose one by --preset")
     if key == "dataset.root":
-        value = os.path.abspath(os.path.expanduser(value))
+        value = os.path.abspath(os.path.expanduser(str(value)))
     if isinstance(value, str):
         with contextlib.suppress(ValueError, SyntaxError):
             ast.literal_eval(value)  # a text that would be read as a number, say
@@ -142,25 +163,27 @@ def look_up(
             continue  # the same run in other words
         asked.append(words)
         known.append(run)
-    # A run takes as long as complete ones of the same settings but the seed, else of the same arm.
+    # A run takes as long as those of the same settings but the seed, else of the same arm, else as
+    # one of the same settings that is shipped with the project.
     took: dict[tuple, list[float]] = {}
     for run in known:
         if run.seconds is not None:
             for kind in (run.kind, run.arm):
                 took.setdefault(kind, []).append(run.seconds)
-    states = {None: "to do", "COMPLETED": "complete", runner.HELD: ELSEWHERE}
+    states = {None: "to do", "COMPLETED": "complete", "FAILED": "failed", runner.HELD: ELSEWHERE}
     shared = _shared(asked)
     planned = []
     for words, run in zip(asked, known, strict=True):
         alike = took.get(run.kind) or took.get(run.arm)
+        shipped = None if alike else run.shipped_seconds
         left = None
         if run.status == "COMPLETED":
             left = 0.0
-        elif alike:
-            left = sum(alike) / len(alike) * (1 - run.done)
+        elif alike or shipped:
+            left = (shipped or sum(alike) / len(alike)) * (1 - run.done)
         name = " ".join(word for word in words if word not in shared)
         state = states.get(run.status, "unfinished")
-        planned.append(Planned(study, words, name, run.id, state, left))
+        planned.append(Planned(study, words, name, run.id, state, left, bool(shipped)))
     return planned
 
 
@@ -169,31 +192,49 @@ def look_up(
 
 def bring_to_the_end(
     study: str, words: Sequence[str], folder: str, devices: int, sweep: str
-) -> tuple[int, str]:
-    """(exit code, the last line it said) of the real command, in a process of its own.
+) -> tuple[int, str, float]:
+    """(exit code, the last line it said, seconds) of the real command, in a process of its own.
 
     It ends with the worker: a run whose worker was killed must not hold its folder. On a CPU it has
     one thread, so that two runs on two cores do not fight. devices: the GPUs here, which local
-    workers share by their numbers; 0: what the worker sees is its own. sweep: whose run it is.
+    workers share by their numbers; 0: the worker says how many are its own. sweep: whose run it is.
     """
     from distributed import Reschedule, get_worker
 
-    worker, env = get_worker(), dict(os.environ)
-    if devices:
-        visible = env.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))
-        env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(worker.name) % devices]
-    elif "GPU" not in worker.state.total_resources:
-        env["OMP_NUM_THREADS"] = "1"
+    worker, env, start = get_worker(), dict(os.environ), time.monotonic()
+    own = int(worker.state.total_resources.get("GPU", 0))
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
-    code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
-    pause = 5
-    while code == HELD:  # by a worker that is just ending, or by another sweep
-        time.sleep(pause)
-        pause = min(2 * pause, 60)
-        code, said = _run([*command, f"results_dir={folder}", "resume=auto"], env, sweep)
+    command += [f"results_dir={folder}", "resume=auto"]
+    with contextlib.ExitStack() as stack:
+        if devices:
+            env["CUDA_VISIBLE_DEVICES"] = _visible(devices)[int(worker.name) % devices]
+        elif own > 1:
+            env["CUDA_VISIBLE_DEVICES"] = stack.enter_context(_free_one(_visible(own)))
+        elif not own:
+            env["OMP_NUM_THREADS"] = "1"
+        code, said = _run(command, env, sweep)
+    if code == HELD:  # by a worker that is just ending, or by another sweep: not at once again
+        time.sleep(5)
     if code in STOPPED and sweep not in _stopped:  # as a cluster stops what a node runs
         raise Reschedule
-    return code, said
+    return code, said, time.monotonic() - start
+
+
+def _visible(devices: int) -> list[str]:
+    """The names of the first `devices` GPUs that this process may use."""
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(devices)))).split(",")
+
+
+@contextlib.contextmanager
+def _free_one(devices: Sequence[str]) -> Iterator[str]:
+    """One of a worker's GPUs that none of its other runs has."""
+    with _choosing:
+        device = next((d for d in devices if d not in _taken), devices[0])
+        _taken.append(device)
+    try:
+        yield device
+    finally:
+        _taken.remove(device)
 
 
 def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, str]:
@@ -223,6 +264,9 @@ def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, 
 # In a worker's process: its runs, each with its sweep; and the sweeps that were stopped.
 _running: dict[subprocess.Popen, str] = {}
 _stopped: set[str] = set()
+# And the GPUs that they have, where it has several.
+_taken: list[str] = []
+_choosing = threading.Lock()
 
 
 def _ignore_interrupts() -> None:
@@ -261,34 +305,34 @@ def sweep(
 
     keep_going: past runs that fail; else the first that fails stops the others in good order.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     logging.disable(logging.CRITICAL)  # what matters of Dask's many lines is said here
+    dask.config.set(QUIET)
 
-    # Those that are held elsewhere last: by then their process may have ended, or died.
-    to_do = sorted((run for run in runs if run.to_do), key=lambda run: run.state == ELSEWHERE)
+    to_do = [run for run in runs if run.to_do]
     devices, cluster, name = 0, None, f"{os.getpid()} {time.time_ns()}"
     try:
         if scheduler:
             client = Client(scheduler, timeout=10)
         else:
-            devices, cores = _devices(), os.cpu_count() or 1
-            n = min(workers or devices or cores, len(to_do))
+            devices = _devices()
             cluster = LocalCluster(
-                n_workers=n,
+                n_workers=min(workers or devices or _cores(), len(to_do)),
                 threads_per_worker=1,
                 dashboard_address=":0",
                 memory_limit=0,  # a run's memory is its own process's
                 silence_logs=50,
             )
             client = Client(cluster)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {error}") from None
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if cluster:
             client.run(_ignore_interrupts)
-        return _wait_for(client, to_do, folder, scheduler, devices, name, keep_going)
+        return _wait_for(client, runs, folder, scheduler, devices, name, keep_going)
     except KeyboardInterrupt as stop:
         print("stopping in good order; the same command goes on from there", file=sys.stderr)
         with contextlib.suppress(OSError):  # a scheduler that is gone, too
@@ -314,6 +358,13 @@ def _devices() -> int:
     return torch.cuda.device_count()
 
 
+def _cores() -> int:
+    """Those that this process may use, by affinity and control group."""
+    from dask.system import CPU_COUNT
+
+    return CPU_COUNT
+
+
 def _wait_for(
     client,
     runs: Sequence[Planned],
@@ -326,8 +377,8 @@ def _wait_for(
     from distributed import CancelledError, wait
 
     lost = UserError(
-        f"--scheduler: the scheduler at {scheduler or 'this machine'} is lost; the same command "
-        f"goes on from what is stored"
+        f"the scheduler at {scheduler or 'this machine'} is lost; the same command goes on from "
+        f"what is stored"
     )
     try:
         if not _workers(client):
@@ -336,8 +387,11 @@ def _wait_for(
         on_gpu = any(_gpus(worker) for worker in _workers(client))
     except (OSError, CancelledError):
         raise lost from None
-    futures = {
-        client.submit(
+    to_do = [run for run in runs if run.to_do]
+    waiting, turn = {}, itertools.count()
+
+    def start(run: Planned) -> None:
+        future = client.submit(
             bring_to_the_end,
             run.study,
             run.words,
@@ -348,41 +402,60 @@ def _wait_for(
             resources={"GPU": 1} if on_gpu else None,
             pure=False,
             retries=0,
-            priority=-i,  # in the plan's order
-        ): run
-        for i, run in enumerate(runs)
-    }
+            priority=-next(turn),  # in the plan's order, and what comes again last
+        )
+        waiting[future] = run
+
+    # Those that are held elsewhere last: by then their process may have ended, or died.
+    for run in sorted(to_do, key=lambda run: run.state == ELSEWHERE):
+        start(run)
     failed: list[tuple[Planned, str]] = []
-    waiting, start = set(futures), time.monotonic()
-    bar = tqdm(total=len(runs), desc="runs", unit="run", disable=None, dynamic_ncols=True)
+    took: dict[Planned, float] = {}
+    died: Counter[Planned] = Counter()
+    began, workless = time.monotonic(), False
+    bar = tqdm(
+        total=len(runs),
+        initial=len(runs) - len(to_do),
+        desc="runs",
+        bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}",
+        disable=None,
+        dynamic_ncols=True,
+    )
     with bar:
         while waiting and (keep_going or not failed):
+            ended = []
             try:
-                done = wait(waiting, timeout=1, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                done = set()
-            except CancelledError:
-                raise lost from None
-            for future in done:
-                waiting.discard(future)
-                code, said = _outcome(future)
-                bar.update()
-                if code:
-                    failed.append((futures[future], said))
-            finished = len(runs) - len(waiting)
-            left = (time.monotonic() - start) / finished * len(waiting) if finished else None
-            try:  # workers come and go
-                at_once = sum(_gpus(w) if on_gpu else w["nthreads"] for w in _workers(client))
+                with contextlib.suppress(TimeoutError):
+                    ended = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done
+                for future in ended:
+                    run = waiting.pop(future)
+                    code, said, seconds = _outcome(future)
+                    died[run] += code == WORKER_DIED
+                    if code == HELD or (code == WORKER_DIED and died[run] < GIVEN_UP_AT):
+                        start(run)
+                        continue
+                    took[run] = seconds
+                    bar.update()
+                    if code:
+                        failed.append((run, said))
+                    if bar.disable:
+                        end = f"failed: {said}" if code else "complete"
+                        print(f"{len(runs) - len(waiting)} of {len(runs)}: {run.name}: {end}")
+                workers = _workers(client)  # they come and go
             except (OSError, CancelledError):
                 raise lost from None
-            bar.set_postfix_str(
-                f"{min(at_once, len(waiting))} running, {len(failed)} failed, {_time(left)} left",
-                refresh=True,
-            )
+            slots = sum(_gpus(w) if on_gpu else w["nthreads"] for w in workers)
+            if not slots and not workless:
+                bar.write("no worker is left; waiting for one")
+            workless = not slots
+            running = sum(w["metrics"].get("task_counts", {}).get("executing", 0) for w in workers)
+            left = _seconds_left(to_do, waiting.values(), took, slots, time.monotonic() - began)
+            bar.set_postfix_str(f"{running} running, {len(failed)} failed, {_time(left)} left")
+            sys.stdout.flush()
     if waiting:
         with contextlib.suppress(OSError):  # a scheduler that is gone
             client.run(_stop_runs, sweep)
-    print(f"{len(runs) - len(waiting) - len(failed)} runs brought to their end in {folder}")
+    print(f"{len(to_do) - len(waiting) - len(failed)} runs brought to their end in {folder}")
     if waiting:
         print(f"{len(waiting)} not: stopped by --no-keep-going; the same command goes on with them")
     for run, said in failed:
@@ -398,11 +471,35 @@ def _gpus(worker: dict) -> int:
     return int((worker.get("resources") or {}).get("GPU", 0))
 
 
-def _outcome(future) -> tuple[int, str]:
+def _outcome(future) -> tuple[int, str, float]:
+    from distributed import KilledWorker
+
     try:
         return future.result()
-    except Exception as error:  # of Dask itself: a worker that died again and again
-        return 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except KilledWorker:
+        return WORKER_DIED, "its worker died again and again", 0.0
+    except Exception as error:  # of Dask itself
+        return 1, f"{type(error).__name__}: {' '.join(str(error).split())}", 0.0
+
+
+def _seconds_left(
+    to_do: Sequence[Planned],
+    waiting: Collection[Planned],
+    took: Mapping[Planned, float],
+    slots: int,
+    elapsed: float,
+) -> float | None:
+    """How long the runs will take at `slots` at once; None where nothing tells yet.
+
+    took: seconds of those that ended. A run of unknown length is taken to be as long as they were.
+    """
+    known = [s for s in took.values() if s]
+    usual = sum(known) / len(known) if known else None
+    lengths = {run: took.get(run) or run.seconds_left or usual for run in to_do}
+    if None in lengths.values() or not slots:
+        return None
+    longest = max((lengths[run] for run in waiting), default=0.0)
+    return max(sum(lengths.values()) / slots, longest, elapsed) - elapsed
 
 
 def _time(seconds: float | None) -> str:
@@ -421,7 +518,8 @@ def show(runs: Sequence[Planned], workers: int) -> None:
     for run in runs:
         print(f"{run.state:<17} {run.id or '-':<5} {run.name}")
     print(summary(runs))
-    lengths = [run.seconds_left for run in runs if run.to_do]
+    to_do = [run for run in runs if run.to_do]
+    lengths = [run.seconds_left for run in to_do]
     known = [length for length in lengths if length is not None]
     if lengths:
         text = "unknown: no complete run of the kind yet"
@@ -429,6 +527,8 @@ def show(runs: Sequence[Planned], workers: int) -> None:
             text = _time(max(max(known), sum(known) / workers))
         unknown = len(lengths) - len(known)
         more = f", and {unknown} runs of unknown length" if known and unknown else ""
+        if any(run.elsewhere for run in to_do):
+            more += "; by the runs shipped with the project, which another machine made"
         print(f"time left with {workers} at once: {text}{more}")
 
 
@@ -441,7 +541,7 @@ def _shared(all_words: Sequence[tuple[str, ...]]) -> list[str]:
 def summary(runs: Sequence[Planned]) -> str:
     counts = Counter(run.state for run in runs)
     kinds = ["complete", "unfinished", "to do"]
-    kinds += [ELSEWHERE] if counts[ELSEWHERE] else []
+    kinds += [kind for kind in ("failed", ELSEWHERE) if counts[kind]]
     return f"{len(runs)} runs: " + ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
@@ -449,11 +549,13 @@ def main() -> None:
     named = ", ".join(sorted(path.stem for path in PLANS.glob("*.toml")))
     parser = argparse.ArgumentParser(description="Bring every run of a plan to its end.")
     parser.add_argument("plan", metavar="PLAN", help=f"{named}, or a file like theirs")
-    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="for every run")
-    parser.add_argument("--preset", choices=("quick", "cpu", "paper"), default="quick")
-    parser.add_argument("--results-dir", default=PROJECT / "results/runs", metavar="DIR")
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="for every run; optional")
+    parser.add_argument("--preset", choices=PRESETS, default="quick", help="quick, if not given")
+    folder = PROJECT / "results/runs"
+    parser.add_argument("--results-dir", default=folder, metavar="DIR", help="unset: results/runs")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="tcp://... of a Dask cluster")
-    parser.add_argument("--workers", type=int, metavar="N", help="at once; unset: cores or GPUs")
+    text = "how many at once; unset: as many as cores or GPUs. A cluster's are its own"
+    parser.add_argument("--workers", type=int, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="list the runs and start none")
     parser.add_argument(
         "--keep-going",
@@ -465,17 +567,20 @@ def main() -> None:
     try:
         if options.workers is not None and options.workers < 1:
             raise UserError("--workers: it must be 1 or more")
+        if options.scheduler is not None and not options.scheduler.strip():
+            raise UserError("--scheduler: it must be an address, as in tcp://host:8786")
         study, all_words = read_plan(options.plan)
-        varied = {word.partition("=")[0] for words in all_words for word in words}
+        varied = {_key(word) for words in all_words for word in words}
         fixed = []
         for word in options.settings:
-            key, equals, value = word.partition("=")
+            key, (_, equals, value) = _key(word), word.partition("=")
             if not equals:
-                raise UserError(f"{word}: a setting is KEY=VALUE")
+                hint = f"; a preset is chosen by --preset {word}" if word in PRESETS else ""
+                raise UserError(f"{word}: a setting is KEY=VALUE{hint}")
             if key in varied:
                 raise UserError(f"{key}: the plan sets it; change it in a copy of the plan")
-            paths = ("dataset.root", "results_dir", "resume", "stop_after")
-            fixed.append(_word(key, value) if key.strip() in paths else word)
+            here = ("dataset.root", "results_dir", "resume", "stop_after", "preset")
+            fixed.append(_word(key, value) if key in here else word)
         folder = Path(options.results_dir).absolute()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--results-dir: {folder} is no folder")
@@ -483,7 +588,7 @@ def main() -> None:
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
-            here = 1 if options.scheduler else _devices() or os.cpu_count() or 1
+            here = 1 if options.scheduler else _devices() or _cores()
             show(runs, options.workers or here)
             return
         print(summary(runs))

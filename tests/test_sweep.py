@@ -13,8 +13,9 @@ from conftest import ENVIRONMENT, PROJECT, command
 from PIL import Image
 from torture import metrics
 
-from experiments import loop, sweep
+from experiments import loop, runner, sequential_tasks, sweep
 from experiments.results import stored_runs
+from experiments.settings import flat
 from forgetting.errors import UserError
 
 PLAN = """
@@ -108,7 +109,8 @@ def cluster(tmp_path):
         processes[name] = subprocess.Popen(
             [sys.executable, "-m", "dask", *arguments],
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            # A task is given up with its first worker's death: the sweep must take it up again.
+            env=ENVIRONMENT | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -191,10 +193,11 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     assert done.returncode == 0, done.stderr
     runs = {run.seed: run for run in stored_runs(tmp_path / "runs")}
     assert sorted(runs) == [0, 1] and len(list((tmp_path / "runs").iterdir())) == 2
-    whole = ["with", "quick", "seed=0", "method=rotation", "iterations_per_task=120", "cycles=1"]
-    whole += ["width=4", "results_dir=whole"]
-    assert command("sequential_tasks.py", *whole, cwd=tmp_path).returncode == 0
-    assert metrics(runs[0].folder) == metrics(tmp_path / "whole/1")
+    whole = ["with", "quick", "method=rotation", "iterations_per_task=120", "cycles=1", "width=4"]
+    for seed in (0, 1):
+        uninterrupted = [*whole, f"seed={seed}", "results_dir=whole"]
+        assert command("sequential_tasks.py", *uninterrupted, cwd=tmp_path).returncode == 0
+        assert metrics(runs[seed].folder) == metrics(tmp_path / f"whole/{seed + 1}")
 
 
 @pytest.mark.parametrize("number,remote", [(signal.SIGINT, False), (signal.SIGTERM, True)])
@@ -221,6 +224,38 @@ def test_a_sweep_that_is_stopped_goes_on_from_there(tmp_path, number, remote, re
     assert len(stored_runs(tmp_path / "runs")) == 3
 
 
+def test_a_workers_runs_have_a_gpu_each(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    with sweep._free_one(sweep._visible(2)) as first, sweep._free_one(sweep._visible(2)) as second:
+        assert (first, second) == ("4", "6")
+    with sweep._free_one(sweep._visible(2)) as again:
+        assert again == "4"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert sweep._visible(2) == ["0", "1"]
+
+
+def test_the_time_left_is_of_what_runs_take():
+    runs = [
+        sweep.Planned("gan_probe", (name,), name, None, "to do", seconds, False)
+        for name, seconds in (("a", 60.0), ("b", None), ("c", 120.0))
+    ]
+    a, b, c = runs
+    assert sweep._seconds_left(runs, runs, {}, 2, 10) is None  # nothing tells of b
+    # b is as long as a was; c may be the last to end, however many run at once.
+    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 1, 80) == 80 + 80 + 120 - 80
+    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 9, 80) == 120 - 80
+    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 0, 80) is None
+
+
+def test_a_fresh_grid_is_estimated_by_the_runs_that_are_shipped():
+    run = runner.REFERENCE / "sequential_tasks-cpu-vanilla-0"
+    shipped = flat(json.loads((run / "config.json").read_text()))
+    took = sum(json.loads((run / "info.json").read_text())["seconds"].values())
+    asked, study = shipped | {"seed": 77, "dataset.label": "others"}, sequential_tasks.STUDY
+    assert runner._shipped_seconds(study, asked, ()) == pytest.approx(took)
+    assert runner._shipped_seconds(study, asked | {"width": 17}, ()) is None
+
+
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd.toml").write_text('study = "chess"')
@@ -229,6 +264,9 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "path.toml").write_text('study = "gan_probe"\n[settings]\nresults_dir = "x"')
     (tmp_path / "broken.toml").write_text("study = ")
     (tmp_path / "arm.toml").write_text('study = "gan_probe"\n[grid]\nseed = [1]')
+    twice = 'study = "gan_probe"\n[settings]\nseed = 1\n[grid]\nx = [{ "seed " = 2 }]'
+    (tmp_path / "twice.toml").write_text(twice)
+    (tmp_path / "root.toml").write_text('study = "gan_probe"\n[settings]\ndataset.root = 3')
     for arguments, line in (
         (["figure9"], "PLAN: there is no plan figure9 (No such file or directory); there are"),
         (["odd.toml"], "PLAN: study in odd.toml must be sequential_tasks or gan_probe"),
@@ -243,6 +281,12 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         (["figure3", "--results-dir", "odd.toml"], "--results-dir: "),
         (["figure3", "nonsense"], "nonsense: a setting is KEY=VALUE"),
         (["figure3", "--workers", "0"], "--workers: it must be 1 or more"),
+        (["twice.toml"], "PLAN: twice.toml sets seed in two places"),
+        (["root.toml", "model=cond", "dataset.name=image_folder"], "dataset.root: "),
+        (["figure3", "seed =3"], "seed: the plan sets it; change it in a copy"),
+        (["figure3", "preset=cpu"], "preset: choose one by --preset"),
+        (["figure3", "cpu"], "cpu: a setting is KEY=VALUE; a preset is chosen by --preset cpu"),
+        (["figure3", "--scheduler", ""], "--scheduler: it must be an address, as in tcp://"),
     ):
         monkeypatch.setattr(sys, "argv", ["sweep.py", "--results-dir", "runs", *arguments])
         with pytest.raises(SystemExit) as end:
