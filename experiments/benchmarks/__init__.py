@@ -37,13 +37,29 @@ def seconds(function: Callable[[], object], device=None) -> float:
 
 
 def in_turn(rounds: int, device, *functions: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each function, `rounds` times, taken in turn; the first ones do not count."""
+    """Seconds of each function, `rounds` times, taken in turn; the first ones do not count.
+
+    On a GPU a time is of so many calls in a row that they take half a second: of one alone it would
+    be how long the GPU takes to begin and to report.
+    """
+    repeats = []
     for function in functions:
         function()
+        n = 1
+        if device.type == "cuda":
+            for _ in range(10):
+                function()
+            n = max(1, round(0.5 / seconds(function, device)))
+        repeats.append(n)
     taken: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
-        for function, times in zip(functions, taken, strict=True):
-            times.append(seconds(function, device))
+        for function, n, times in zip(functions, repeats, taken, strict=True):
+
+            def calls(function=function, n=n):
+                for _ in range(n):
+                    function()
+
+            times.append(seconds(calls, device) / n)
     return taken
 
 

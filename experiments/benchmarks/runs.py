@@ -76,6 +76,7 @@ def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
         [grid]
         seed = [0, 1, 2, 3]
         [settings]
+        device = "cpu"
         method = "rotation"
         iterations_per_task = 400
         cycles = 1

@@ -112,14 +112,16 @@ def _plain_loop(study, method: str, device: torch.device) -> Callable[[], None]:
         )
     )
 
+    plain_pooling = mock.patch.object(
+        networks, "conv_then_average_pool", lambda x, conv: F.avg_pool2d(conv(x), 2)
+    )
+
     def step():
         images, labels = (x.to(device) for x in next(loader))
         n = len(images)
         if method == "rotation":
             images = torch.cat([images, turned_copies(images[:16])])
-        with mock.patch.object(
-            networks, "conv_then_average_pool", lambda x, conv: F.avg_pool2d(conv(x), 2)
-        ):
+        with plain_pooling:
             _, features = net((images.float() / 127.5 - 1).contiguous())
         logits = net.binary_head(features[:n])[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits, (labels == 0).float())
@@ -138,15 +140,20 @@ def _share_of_the_floor(name: str, study, rounds: int) -> dict:
     device = study.device
     with FlopCounterMode(display=False) as counter:
         study.step()
-    conv = nn.Conv2d(128, 128, 3, padding=1).to(device, memory_format=torch.channels_last)
-    x = torch.rand(64, 128, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
-    operations, repeats = 2 * 64 * 16 * 16 * 128 * 128 * 9, 5 if device.type == "cpu" else 200
+    # A GPU's rate is that of a batch that fills it, at the precision that the step has.
+    n, repeats = (64, 5) if device.type == "cpu" else (1024, 1)
+    with study.autocast():
+        lower = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if lower else torch.float32
+    conv = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
+    x = torch.rand(n, 128, 16, 16, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    operations = 2 * n * 16 * 16 * 128 * 128 * 9
 
     @torch.inference_mode()
     def convolve():
-        with study.autocast():
-            for _ in range(repeats):
-                conv(x)
+        for _ in range(repeats):
+            conv(x)
 
     times, convolutions = in_turn(rounds, device, study.step, convolve)
     floors = [counter.get_total_flops() / (repeats * operations / c) for c in convolutions]
@@ -156,17 +163,17 @@ def _share_of_the_floor(name: str, study, rounds: int) -> dict:
 
 def growth(rounds: int, device: torch.device) -> Iterator[dict]:
     """How an SS-GAN iteration's time grows with the batch and with the width."""
+    # A GPU is first filled: there small ones take as long as smaller ones.
+    scale = 1 if device.type == "cpu" else 8
     for key, few, many, settings, aim in (
-        ("batch", 32, 64, lambda n: {"batch_size": n}, "2 (linear)"),
-        ("batch", 64, 128, lambda n: {"batch_size": n}, "2 (linear)"),
+        ("batch", 32 * scale, 64 * scale, lambda n: {"batch_size": n}, "2 (linear)"),
+        ("batch", 64 * scale, 128 * scale, lambda n: {"batch_size": n}, "2 (linear)"),
         ("width", 32, 64, _widths, "at most 4 (operations)"),
         ("width", 64, 128, _widths, "at most 4 (operations)"),
     ):
+        common = {"model": "ssgan", "batch_size": 64 * scale, **_widths(64)}
         studies = [
-            learner(
-                "gan_probe", "paper", device, **{"model": "ssgan", **_widths(64), **settings(n)}
-            )
-            for n in (few, many)
+            learner("gan_probe", "paper", device, **{**common, **settings(n)}) for n in (few, many)
         ]
         less, more = in_turn(rounds, device, *(study.step for study in studies))
         ratios = [b / a for a, b in zip(less, more, strict=True)]
@@ -222,9 +229,11 @@ def evaluation_share(rounds: int, device: torch.device) -> Iterator[dict]:
         ("ssgan", _study_on_many("gan_probe", device, 10, model="ssgan"), _gan_parts),
     ):
         study.step()
+        if device.type == "cuda":
+            parts(study, device)  # the first is slow to start
         shares = []
         for _ in range(rounds):
-            step = seconds(study.step, device)
+            ((step,),) = in_turn(1, device, study.step)
             evaluations = parts(study, device)
             shares.append(evaluations / (evaluations + study.total_steps * step))
         yield row(
@@ -288,7 +297,8 @@ SMALL_EVALUATION = ["probe_images=60", "probe_features=16"]
 
 
 def memory(rounds: int, device: torch.device) -> Iterator[dict]:
-    """The most memory of the real commands at the paper's sizes, in GB, digits at 32 pixels."""
+    """The most memory of training at the paper's sizes by the real commands, in GB, on digits at 32
+    pixels; and of one probe of all of CIFAR-10, which those do without."""
     for name, (script, arm) in COMMANDS.items():
         host, on_device = [], []
         for _ in range(min(rounds, 2)):
@@ -297,10 +307,29 @@ def memory(rounds: int, device: torch.device) -> Iterator[dict]:
                 bytes_ = _first_steps(script, words, device, folder)
                 host.append(bytes_ / 1e9)
                 info = json.loads((Path(folder) / "1/info.json").read_text())
-                on_device.append((info["peak_device_bytes"] or 0) / 1e9)
+                if device.type == "cuda":
+                    on_device.append(info["peak_device_bytes"] / 1e9)
         yield row(f"{name}, paper: host memory, GB", device_name(device), host, "-")
         if device.type == "cuda":
             yield row(f"{name}, paper: device memory, GB", device_name(device), on_device, "-")
+    yield row("linear probe 50,000 x 8,192: host memory, GB", "cpu", [_probes_memory()], "-")
+
+
+def _probes_memory() -> float:
+    """GB of a process that has one of the paper preset's probes, which the runs above have not."""
+    code = """
+import torch
+from forgetting import probes
+features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
+probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
+                      for part in both), c=1e-4, max_iterations=3)
+"""
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}  # as the runner does for large probes
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=PROJECT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError("bench: the linear probe failed")
+    return usage.ru_maxrss * 1024 / 1e9
 
 
 def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
