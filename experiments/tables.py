@@ -96,11 +96,14 @@ def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
     models = ("uncond", "ssgan")
     of_models = [g for g in groups(runs, "gan_probe") if set(models) & set(g.arms())]
     families = grids.families(of_models)
+    papers = [(*r, betas, d) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
+    are_grids = [family for family in families if len(family) >= grids.LEAST_CELLS]
     rows = []
     for family, scale in zip(families or [[]], grids.scales(families) or [""], strict=True):
         cells = {grids.cell(group.runs[0]): group for group in family}
-        grid = [(*r, betas, d) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
-        for cell in dict.fromkeys([*grid, *cells]):
+        # What is missing of the paper's grid is said of a grid, not beside one of every other run.
+        whole = papers if family in are_grids or not are_grids else []
+        for cell in dict.fromkeys([*whole, *cells]):
             _, weight, betas, d_steps = cell
             name = "spectral norm" if weight is None else f"gradient penalty {weight:g}"
             row = _where(family[0]) | {"settings": scale} if family else {}
