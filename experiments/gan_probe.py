@@ -44,7 +44,7 @@ def settings():
     quality_every = 10000  # generator updates between measurements of the samples' quality
     quality_images = 10000  # samples for that measurement
     device = "auto"  # auto, cpu or cuda
-    precision = "auto"  # auto, fp32 or bf16
+    precision = "auto"  # auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16
     results_dir = default_path("results/runs")  # where runs are stored
     checkpoint_every = 1000  # iterations between checkpoints
     resume = None  # a run's id: go on with it; auto: with the unfinished run of these settings

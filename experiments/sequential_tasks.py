@@ -39,7 +39,7 @@ def settings():
     probe_images = 5000  # training images of the linear probe at a task's end
     probe_features = 512  # at most so many features of the last block, averaged over a grid
     device = "auto"  # auto, cpu or cuda
-    precision = "auto"  # auto, fp32 or bf16
+    precision = "auto"  # auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16
     results_dir = default_path("results/runs")  # where runs are stored
     checkpoint_every = 500  # iterations between checkpoints
     resume = None  # a run's id: go on with it; auto: with the unfinished run of these settings
