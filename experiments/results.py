@@ -310,13 +310,14 @@ _WHERE = re.compile(r", stored in .*")
 
 
 def _without_paths(value):
-    """JSON with every path outside the project cut down to its last part."""
+    """JSON with every path outside the project, and that of KEY=PATH, cut down to its last part."""
     if isinstance(value, dict):
         return {k: _without_paths(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_without_paths(v) for v in value]
     if isinstance(value, str) and re.search(r"(^|[=:'\"\s])(/|\.\./|~)", value):
-        return value.rstrip("'\"").rsplit("/", 1)[-1]
+        key = re.match(r"[\w.]+=|", value)[0]
+        return key + value.rstrip("'\"").rsplit("/", 1)[-1]
     return value
 
 

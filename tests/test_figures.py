@@ -263,6 +263,8 @@ def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
     assert {r.settings for r in stored_runs(folder)} == {
         r.settings for r in stored_runs(tmp_path / "a")
     }
+    for run in stored_runs(tmp_path / "a"):  # their command lines are still such
+        assert all("=" in word or word == "quick" for word in run.asked), run.asked
     for wrong in (folder, tmp_path / "missing"):
         with pytest.raises(UserError):
             export([wrong], folder)

@@ -180,6 +180,31 @@ def growth(rounds: int, device: torch.device) -> Iterator[dict]:
         yield row(f"ssgan iteration, {key} {many} of {few}", device_name(device), ratios, aim)
 
 
+def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
+    """What torch.compile would gain both loops at the `cpu` preset's widths, where the most of
+    their time is no convolution, and what it costs at the start: neither loop has it."""
+    for name, study, arm in (
+        ("ssgan", "gan_probe", {"model": "ssgan"}),
+        ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
+    ):
+        plain, compiled = learner(study, "cpu", device, **arm), learner(study, "cpu", device, **arm)
+        nets = [compiled.discriminator, compiled.generator] if name == "ssgan" else [compiled.net]
+        for net in nets:
+            net.forward = torch.compile(net.forward)
+        plain.step()
+        with (
+            tempfile.TemporaryDirectory() as empty,  # nothing compiled by an earlier call
+            mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty),
+        ):
+            start = seconds(compiled.step, device)
+        ours, theirs = in_turn(rounds, device, plain.step, compiled.step)
+        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        label = f"{name}, cpu preset: torch.compile,"
+        yield row(f"{label} of its time", device_name(device), ratios, "under 0.95 would pay")
+        costs = [start / a for a in ours]
+        yield row(f"{label} compiling, in iterations", device_name(device), costs, "-")
+
+
 def _widths(width: int) -> dict:
     return {"discriminator_width": width, "generator_width": 2 * width}
 
