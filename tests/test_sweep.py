@@ -13,7 +13,7 @@ from conftest import ENVIRONMENT, PROJECT, command
 from PIL import Image
 from torture import metrics
 
-from experiments import loop, runner, sequential_tasks, sweep
+from experiments import loop, plan, runner, sequential_tasks, sweep
 from experiments.results import stored_runs
 from experiments.settings import flat
 from forgetting.errors import UserError
@@ -236,7 +236,7 @@ def test_a_workers_runs_have_a_gpu_each(monkeypatch):
 
 def test_the_time_left_is_of_what_runs_take():
     runs = [
-        sweep.Planned("gan_probe", (name,), name, None, "to do", seconds, False)
+        plan.Planned("gan_probe", (name,), name, None, "to do", seconds, False)
         for name, seconds in (("a", 60.0), ("b", None), ("c", 120.0))
     ]
     a, b, c = runs
@@ -297,14 +297,14 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_the_shipped_plans_are_the_papers_grids():
-    study, runs = sweep.read_plan("figure3")
+    study, runs = plan.read_plan("figure3")
     assert study == "sequential_tasks" and len(runs) == 15
-    assert len(sweep.read_plan("figure2")[1]) == 15
-    study, runs = sweep.read_plan("table2")
+    assert len(plan.read_plan("figure2")[1]) == 15
+    study, runs = plan.read_plan("table2")
     assert study == "gan_probe" and len(set(runs)) == 3 * 2 * 3 * 3 * 2
     assert runs[-1][2:4] == ("regularizer=gradient_penalty", "gradient_penalty_weight=10.0")
     with pytest.raises(UserError):
-        sweep.read_plan("figure9")
+        plan.read_plan("figure9")
 
 
 def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_path, monkeypatch):
@@ -317,7 +317,7 @@ def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_pat
         dataset.root = "images"
         method = "vanilla"
         """)
-    _, runs = sweep.read_plan("plan.toml")
+    _, runs = plan.read_plan("plan.toml")
     assert [words[-1] for words in runs] == [
         "dataset.label='12'",
         "dataset.label=a name",

@@ -69,7 +69,7 @@ def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
     """Four runs by two workers, by one, and in a plain loop of the same commands."""
-    from experiments.sweep import read_plan
+    from experiments.plan import read_plan
 
     plan = """
         study = "sequential_tasks"
