@@ -245,6 +245,7 @@ def test_the_time_left_is_of_what_runs_take():
     assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 1, 80) == 80 + 80 + 120 - 80
     assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 9, 80) == 120 - 80
     assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 0, 80) is None
+    assert sweep._seconds_left(runs, [b, c], {a: 0.0}, 1, 3) is None, "one failed at once"
 
 
 def test_a_fresh_grid_is_estimated_by_the_runs_that_are_shipped():
