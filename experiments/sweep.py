@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import ctypes
 import importlib
-import itertools
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -245,7 +244,7 @@ def _wait_for(
     sweep: str,
     keep_going: bool,
 ) -> int:
-    from distributed import CancelledError, wait
+    from distributed import CancelledError
 
     lost = UserError(
         f"the scheduler at {scheduler or 'this machine'} is lost; the same command goes on from "
@@ -259,7 +258,11 @@ def _wait_for(
     except (OSError, CancelledError):
         raise lost from None
     to_do = [run for run in runs if run.to_do]
-    waiting, turn = {}, itertools.count()
+    # In the plan's order, but those that are held elsewhere last: by then their process may have
+    # ended, or died. Dask gets no more of them than run at once: it moves tasks that queue on its
+    # workers, and those it moves overtake the others.
+    queue = deque(sorted(to_do, key=lambda run: run.state == ELSEWHERE))
+    under_way = {}
 
     def start(run: Planned) -> None:
         future = client.submit(
@@ -273,13 +276,9 @@ def _wait_for(
             resources={"GPU": 1} if on_gpu else None,
             pure=False,
             retries=0,
-            priority=-next(turn),  # in the plan's order, and what comes again last
         )
-        waiting[future] = run
+        under_way[future] = run
 
-    # Those that are held elsewhere last: by then their process may have ended, or died.
-    for run in sorted(to_do, key=lambda run: run.state == ELSEWHERE):
-        start(run)
     failed: list[tuple[Planned, str]] = []
     took: dict[Planned, float] = {}
     died: Counter[Planned] = Counter()
@@ -293,45 +292,56 @@ def _wait_for(
         dynamic_ncols=True,
     )
     with bar:
-        while waiting and (keep_going or not failed):
-            ended = []
+        while (under_way or queue) and (keep_going or not failed):
             try:
-                with contextlib.suppress(TimeoutError):
-                    ended = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done
-                for future in ended:
-                    run = waiting.pop(future)
-                    code, said, seconds = _outcome(future)
-                    died[run] += code == WORKER_DIED
-                    if code == HELD or (code == WORKER_DIED and died[run] < GIVEN_UP_AT):
-                        start(run)
-                        continue
-                    took[run] = 0.0 if code else seconds
-                    bar.update()
-                    if code:
-                        failed.append((run, said))
-                    if bar.disable:
-                        end = f"failed: {said}" if code else "complete"
-                        print(f"{len(runs) - len(waiting)} of {len(runs)}: {run.name}: {end}")
                 workers = _workers(client)  # they come and go
+                slots = sum(_gpus(w) if on_gpu else w["nthreads"] for w in workers)
+                while queue and len(under_way) < slots:
+                    start(queue.popleft())
+                ended = {under_way.pop(future): _outcome(future) for future in _ended(under_way)}
             except (OSError, CancelledError):
                 raise lost from None
-            slots = sum(_gpus(w) if on_gpu else w["nthreads"] for w in workers)
+            for run, (code, said, seconds) in ended.items():
+                died[run] += code == WORKER_DIED
+                if code == HELD or (code == WORKER_DIED and died[run] < GIVEN_UP_AT):
+                    queue.append(run)
+                    continue
+                took[run] = 0.0 if code else seconds
+                bar.update()
+                if code:
+                    failed.append((run, said))
+                if bar.disable:
+                    end = f"failed: {said}" if code else "complete"
+                    print(f"{len(runs) - len(to_do) + len(took)} of {len(runs)}: {run.name}: {end}")
             if not slots and not workless:
                 bar.write("no worker is left; waiting for one")
             workless = not slots
             running = sum(w["metrics"].get("task_counts", {}).get("executing", 0) for w in workers)
-            left = _seconds_left(to_do, waiting.values(), took, slots, time.monotonic() - began)
+            waiting = [*under_way.values(), *queue]
+            left = _seconds_left(to_do, waiting, took, slots, time.monotonic() - began)
             bar.set_postfix_str(f"{running} running, {len(failed)} failed, {duration(left)} left")
             sys.stdout.flush()
-    if waiting:
+    if under_way:
         with contextlib.suppress(OSError):  # a scheduler that is gone
             client.run(_stop_runs, sweep)
-    print(f"{len(to_do) - len(waiting) - len(failed)} runs brought to their end in {folder}")
-    if waiting:
-        print(f"{len(waiting)} not: stopped by --no-keep-going; the same command goes on with them")
+    print(f"{len(took) - len(failed)} runs brought to their end in {folder}")
+    if not_done := len(to_do) - len(took):
+        print(f"{not_done} not: stopped by --no-keep-going; the same command goes on with them")
     for run, said in failed:
         print(f"failed: {run.name}: {said}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _ended(under_way: Collection) -> set:
+    """Those that ended, after a second at most."""
+    from distributed import wait
+
+    if not under_way:  # no worker
+        time.sleep(1)
+        return set()
+    with contextlib.suppress(TimeoutError):
+        return wait(list(under_way), timeout=1, return_when="FIRST_COMPLETED").done
+    return set()
 
 
 def _workers(client) -> list[dict]:

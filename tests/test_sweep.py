@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -222,6 +223,34 @@ def test_a_sweep_that_is_stopped_goes_on_from_there(tmp_path, number, remote, re
     done = swept("plan.toml", cwd=tmp_path)
     assert done.returncode == 0 and "3 runs: 0 complete, 2 unfinished, 1 to do" in done.stdout
     assert len(stored_runs(tmp_path / "runs")) == 3
+
+
+def test_the_plans_order_holds_where_a_worker_comes_late(tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    began = tmp_path / "began"
+
+    def run_of_a_second(study, words, folder, *_):
+        with began.open("a") as file:
+            file.write(f"{words[0]}\n")
+        time.sleep(1)
+        return 0, "", 1.0
+
+    monkeypatch.setattr(sweep, "bring_to_the_end", run_of_a_second)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sweep.logging, "disable", lambda *_: None)
+    names = [f"seed={i}" for i in range(12)]
+    runs = [plan.Planned("gan_probe", (n,), n, None, "to do", None, False) for n in names]
+    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        late = threading.Timer(2.5, cluster.scale, [2])
+        late.start()
+        assert sweep.sweep(runs, tmp_path, cluster.scheduler_address, None) == 0
+        late.join()
+        assert len(cluster.workers) == 2
+    taken_up = began.read_text().split()
+    assert sorted(taken_up) == sorted(names)
+    # The two at work may begin in either order.
+    assert all(abs(i - names.index(name)) <= 1 for i, name in enumerate(taken_up)), taken_up
 
 
 def test_a_workers_runs_have_a_gpu_each(monkeypatch):
