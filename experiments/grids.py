@@ -1,5 +1,6 @@
 """Robustness grids: GANs that differ in regularizer, Adam's betas and discriminator steps alone, as
-in Table 2 of Chen et al., arXiv 1811.11212. Other scales are never pooled."""
+in Table 2 of Chen et al., arXiv 1811.11212, or, beyond it, in the learning rate. Other scales are
+never pooled."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,18 +9,19 @@ from experiments.results import Group, StoredRun, groups
 
 SETTINGS = (
     *("regularizer", "spectral_norm", "gradient_penalty_weight"),
-    *("adam_betas", "d_steps"),
+    *("adam_betas", "d_steps", "lr"),
 )
-PAPERS_CELL = ("spectral_norm", None, (0.0, 0.9), 1)
+PAPERS_CELL = ("spectral_norm", None, (0.0, 0.9), 1, 2e-4)
 LEAST_CELLS = 4  # fewer are a comparison, to be seen curve beside curve
 
 
 def cell(run: StoredRun) -> tuple:
-    """(regularizer, lambda or None, (beta1, beta2), discriminator steps) of a run."""
+    """(regularizer, lambda or None, (beta1, beta2), steps of D, learning rate) of a run."""
     config = run.config
     penalised = config["regularizer"] == "gradient_penalty"
     weight = float(config["gradient_penalty_weight"]) if penalised else None
-    return config["regularizer"], weight, tuple(config["adam_betas"]), config["d_steps"]
+    betas = tuple(config["adam_betas"])
+    return config["regularizer"], weight, betas, config["d_steps"], config["lr"]
 
 
 def families(found: Sequence[Group]) -> list[list[Group]]:

@@ -6,6 +6,7 @@ other data, presets or settings are rows of their own.
 
 import csv
 import functools
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,21 +97,23 @@ def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
     models = ("uncond", "ssgan")
     of_models = [g for g in groups(runs, "gan_probe") if set(models) & set(g.arms())]
     families = grids.families(of_models)
-    papers = [(*r, betas, d) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
     are_grids = [family for family in families if len(family) >= grids.LEAST_CELLS]
     rows = []
     for family, scale in zip(families or [[]], grids.scales(families) or [""], strict=True):
         cells = {grids.cell(group.runs[0]): group for group in family}
+        lr = statistics.mode([*(cell[-1] for cell in cells), grids.PAPERS_CELL[-1]])
+        papers = [(*r, betas, d, lr) for r in REGULARIZERS for betas in BETAS for d in D_STEPS]
         # What is missing of the paper's grid is said of a grid, not beside one of every other run.
         whole = papers if family in are_grids or not are_grids else []
         for cell in dict.fromkeys([*whole, *cells]):
-            _, weight, betas, d_steps = cell
+            _, weight, betas, d_steps, lr = cell
             name = "spectral norm" if weight is None else f"gradient penalty {weight:g}"
             row = _where(family[0]) | {"settings": scale} if family else {}
             row |= {
                 "regularizer": name,
                 "beta1, beta2": f"{betas[0]:g}, {betas[1]:g}",
                 "D steps": str(d_steps),
+                "learning rate": f"{lr:g}",
             }
             for model in models:
                 of_arm = cells[cell].of_arm(model) if cell in cells else []
@@ -118,6 +121,7 @@ def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
                 row[f"{model}, paper"] = ""  # printed as a figure, not as numbers
             rows.append(row)
     columns = ["data", "preset", "settings", "regularizer", "beta1, beta2", "D steps"]
+    columns.append("learning rate")
     return _frame(rows, columns + [f"{m}, {who}" for m in models for who in ("ours", "paper")])
 
 
@@ -351,7 +355,8 @@ TABLES = {
         "Table 2: robustness to regularizer, Adam's betas and discriminator steps",
         "Mean and standard deviation over seeds at the end of training. Runs of another scale have "
         "rows of their own. Of four settings or more, the curves and the other tables show the "
-        "paper's at most. The paper's values are not known as numbers.",
+        "paper's at most. The paper's values are not known as numbers; its grid has one learning "
+        "rate, 0.0002.",
         lambda runs: [r for r in _with_distance(runs) if r.arm in ("uncond", "ssgan")],
         table2,
     ),

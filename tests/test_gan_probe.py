@@ -430,6 +430,11 @@ def test_a_grid_is_in_its_table_and_figure_alone(found):
     ]
     table = tables.table2([*grid, *longer])
     assert len(table) == 18 + 1 and (table["ssgan, ours"] != "").sum() == 7
+    # Another learning rate is one more setting of the grid, and the paper's is not asked for there.
+    table = tables.table2([*grid, *variants(runs, lr=[1e-3])])
+    assert table["learning rate"].tolist() == ["0.0002"] * 18 + ["0.001"]
+    table = tables.table2(variants(grid, lr=[1e-3]))
+    assert set(table["learning rate"]) == {"0.001"} and len(table) == 18
 
 
 def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
