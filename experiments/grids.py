@@ -11,6 +11,8 @@ SETTINGS = (
     *("regularizer", "spectral_norm", "gradient_penalty_weight"),
     *("adam_betas", "d_steps", "lr"),
 )
+WIDTHS = ("width", "generator_width", "discriminator_width")
+SCHEDULE = ("probe_every", "probe_images", "probe_features", "quality_every")
 PAPERS_CELL = ("spectral_norm", None, (0.0, 0.9), 1, 2e-4)
 LEAST_CELLS = 4  # fewer are a comparison, to be seen curve beside curve
 
@@ -33,16 +35,24 @@ def families(found: Sequence[Group]) -> list[list[Group]]:
 
 
 def scales(found: Sequence[Sequence[Group]]) -> list[str]:
-    """A family's scale in words, and what else tells it from the other families."""
+    """A family's scale in words, and what else tells it from the other families: of the schedule
+    of probes, which changes no sample, only where nothing else does."""
+    texts = _scales(found, WIDTHS + SCHEDULE)
+    return texts if len(set(texts)) == len(texts) else _scales(found, WIDTHS)
+
+
+def _scales(found: Sequence[Sequence[Group]], unsaid: Sequence[str]) -> list[str]:
     texts = []
+    unsaid = (*unsaid, "steps", "preset", "dataset.label")
     settings = [family[0].readable_settings(SETTINGS) for family in found]
     for family, own in zip(found, settings, strict=True):
         config = family[0].runs[0].config
         widths = f"{config['generator_width']}/{config['discriminator_width']}"
         texts.append(f"{config['steps']} updates, width {widths}")
-        said = ("steps", "width", "generator_width", "discriminator_width", "preset")
-        differing = [k for k in own if k not in said and any(o.get(k) != own[k] for o in settings)]
-        texts[-1] += "".join(f", {k}={own[k]}" for k in differing if k != "dataset.label")
+        differing = [
+            k for k in own if k not in unsaid and any(o.get(k) != own[k] for o in settings)
+        ]
+        texts[-1] += "".join(f", {k}={own[k]}" for k in differing)
     return texts
 
 

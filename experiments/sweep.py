@@ -345,7 +345,11 @@ def _ended(under_way: Collection) -> set:
 
 
 def _workers(client) -> list[dict]:
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+    info = client.scheduler_info(n_workers=-1)
+    # Dask's client refreshes it without workers every few seconds, also while this asks.
+    while len(info["workers"]) < info["n_workers"]:
+        info = client.scheduler_info(n_workers=-1)
+    return list(info["workers"].values())
 
 
 def _gpus(worker: dict) -> int:

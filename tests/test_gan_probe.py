@@ -423,6 +423,10 @@ def test_a_grid_is_in_its_table_and_figure_alone(found):
     boxes = grids.pooled(groups([*grid, *longer], "gan_probe"))
     assert [len(group.runs) for group in boxes] == [24, 4]
     assert [group.differs[:9] for group in boxes] == ["4 updates", "5 updates"]
+    families = [groups(runs, "gan_probe") for runs in (grid, variants(longer, probe_every=[99]))]
+    assert not any("probe_every" in scale for scale in grids.scales(families))
+    families = [groups(runs, "gan_probe") for runs in (grid, variants(runs, probe_every=[99]))]
+    assert all("probe_every=" in scale for scale in grids.scales(families))
     figure = gan_figures.figure4(boxes)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
         "uncond\n6 settings,\n12 runs",

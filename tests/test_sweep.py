@@ -253,6 +253,18 @@ def test_the_plans_order_holds_where_a_worker_comes_late(tmp_path, monkeypatch):
     assert all(abs(i - names.index(name)) <= 1 for i, name in enumerate(taken_up)), taken_up
 
 
+def test_workers_that_dask_left_out_are_asked_for_again(monkeypatch):
+    from distributed import Client, LocalCluster
+
+    answer = Client.scheduler_info
+    answers = iter([{"n_workers": 1, "workers": {}}])
+    with LocalCluster(1, processes=False, dashboard_address=None) as cluster, Client(cluster) as c:
+        monkeypatch.setattr(
+            Client, "scheduler_info", lambda *a, **k: next(answers, None) or answer(*a, **k)
+        )
+        assert len(sweep._workers(c)) == 1
+
+
 def test_a_workers_runs_have_a_gpu_each(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     with sweep._free_one(sweep._visible(2)) as first, sweep._free_one(sweep._visible(2)) as second:
