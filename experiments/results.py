@@ -245,7 +245,7 @@ def _read(path: Path) -> StoredRun:
         data=config["dataset"]["label"],
         preset=config["preset"],
         config=config,
-        result=record["result"],
+        result=_with_differences(record["result"]),
         info=info,
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record["meta"]["options"]["UPDATE"]),
@@ -263,6 +263,12 @@ def _read(path: Path) -> StoredRun:
         if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
     return run
+
+
+def _with_differences(result: dict) -> dict:
+    if {"probe_first_cycle", "probe_last_cycle"} <= result.keys():
+        return result | {"probe_gain": result["probe_last_cycle"] - result["probe_first_cycle"]}
+    return result
 
 
 def _natural(path: Path) -> list:

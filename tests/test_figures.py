@@ -125,6 +125,9 @@ def test_accuracy_matrix_draws_the_mean_over_seeds(found):
 def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures):
     axes = draw(found).axes
     drawn = [m for m in measures if m in found[0].runs[0].result]
+    for run in found[0].runs:
+        cycles = run.metrics["probe/final"][1].reshape(run.config["cycles"], -1).mean(1)
+        assert run.result["probe_gain"] == pytest.approx(cycles[-1] - cycles[0])
     assert len(drawn) >= 6
     for axis, measure in zip(axes, drawn, strict=False):
         by_seed = {
@@ -168,6 +171,19 @@ def test_claims_are_corrected_as_a_family(found):
     assert table["p, Holm"].tolist() == [f"{p:.3f}" for p in expected]
     for text, difference in zip(table["difference"], differences, strict=True):
         assert text.startswith(f"{difference.mean:+.3f} [")
+    # Seeds that do not differ at all are undecided, and one claim of the family all the same.
+    of_vanilla = {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("vanilla")}
+    even = [
+        replace(run, result={**run.result, "cycle_gain": of_vanilla[run.seed]})
+        if run.arm == "augment"
+        else run
+        for run in found[0].runs
+    ]
+    same = [replace(run, arm="rotation") for run in even if run.arm == "augment"]
+    rest = [run for run in even if run.arm != "rotation"]
+    table = claims([*rest, *same])
+    assert table["p, Holm"].tolist() == ["1.000"] * 2
+    assert table["verdict"].tolist() == ["undecided"] * 2
     sure = Interval(0.1, 0.05, 0.15, 5, 0.001)
     assert verdict(sure, 0.002, True) == "confirmed" and verdict(sure, 0.002, False) == "against"
     assert verdict(sure, 0.06, True) == "undecided"

@@ -395,6 +395,9 @@ def test_tables_hold_the_stored_numbers(found):
     probes = tables.table3(named)
     papers = probes[probes["block"] == "best"].set_index(["data", "model"])["accuracy, paper"]
     assert papers["CIFAR-10 (JPEG q75)", "uncond"] == "0.778"
+    grid = tables.table2(named)
+    known = grid[grid["ssgan, paper"] != ""]
+    assert known["ssgan, paper"].tolist() == ["17.88 ± 0.64"] and known["D steps"].tolist() == ["2"]
     assert papers["CIFAR-10", "ssgan_sbn"] == "0.799" and ("CIFAR-10", "uncond") not in papers
 
 
