@@ -23,7 +23,7 @@ MEASURES = {
     "recovery": "recovery: first\n100 iterations",
     "switch_fall": "fall at\na switch",
     "probe_end": "linear probe\nat the end",
-    "probe_gain": "linear probe, last\ncycle minus first",
+    "probe_gain": "linear probe,\nlast cycle\nminus first",
 }
 # Of the continual-learning literature, for a head a task.
 TRANSFER_MEASURES = {
