@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments import grids
 from experiments.plotting import draw_curve, panels, rows, seeds
-from experiments.results import READ_ERRORS, Group, StoredRun
+from experiments.results import READ_ERRORS, Group, StoredRun, sample_grids
 
 MODELS = {
     "uncond": "unconditional GAN",
@@ -85,7 +85,7 @@ def first_seeds(found: Sequence[Group]) -> list[Group]:
     """A group a model, of its first seed."""
     return [
         Group([group.of_arm(model)[0]], group.differs)
-        for group in keep(found, lambda run: any(run.folder.glob("samples-*.png")))
+        for group in keep(found, lambda run: bool(sample_grids(run.folder)))
         for model in models(group)
     ]
 
@@ -254,9 +254,7 @@ def samples(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         (run,) = group.runs
-        grids = sorted(run.folder.glob("samples-*.png"), key=updates)
-        last = len(grids) - 1
-        shown = [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})]
+        shown = sample_grids(run.folder)
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
             axis.imshow(plt.imread(path))
             axis.set_axis_off()

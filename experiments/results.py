@@ -276,11 +276,19 @@ def _natural(path: Path) -> list:
     return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", path.name)]
 
 
+def sample_grids(folder: Path) -> list[Path]:
+    """Of a run's grids of samples, samples-<updates>.png, the first, the last and two between."""
+    grids = sorted(folder.glob("samples-*.png"), key=_natural)
+    last = len(grids) - 1
+    return [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})] if grids else []
+
+
 # ------------------------------------------------------------------ publishing
 
 
 def export(folders: Iterable[str | Path], out: str | Path) -> int:
-    """Copy completed runs into `out`, without weights, host name and paths; how many there were.
+    """Copy completed runs into `out`, without weights, host name and paths, and of the grids of
+    samples with those alone that a figure shows; how many runs there were.
 
     Raises UserError where a folder is missing, or is `out` itself.
     """
@@ -298,16 +306,21 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         record = json.loads((run.folder / "run.json").read_text())
+        shown = [path.name for path in sample_grids(run.folder)]
+        published = [
+            name for name in record["artifacts"] if name in shown or not name.startswith("samples-")
+        ]
         for path in run.folder.iterdir():
             if path.name in ("config.json", "info.json", "run.json"):
                 content = json.loads(path.read_text())
                 if path.name == "run.json":
                     content["host"].pop("hostname", None)
+                    content["artifacts"] = published
                 content = json.dumps(_without_paths(content), indent=2, sort_keys=True)
                 write_atomically(target / path.name, content.encode())
             elif path.name == "cout.txt":
                 write_atomically(target / path.name, _WHERE.sub("", path.read_text()).encode())
-            elif path.name == "metrics.json" or path.name in record["artifacts"]:
+            elif path.name == "metrics.json" or path.name in published:
                 shutil.copyfile(path, target / path.name)
     return len(runs)
 

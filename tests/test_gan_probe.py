@@ -20,7 +20,7 @@ from torture import metrics
 from experiments import checkpoints, gan_figures, gan_probe, grids, loop, runner, tables
 from experiments.intervals import mean_interval
 from experiments.plotting import style
-from experiments.results import Group, groups, stored_runs
+from experiments.results import Group, export, groups, sample_grids, stored_runs
 from forgetting import data
 from gan import fidelity
 from gan.probe_study import ProbeStudy
@@ -335,6 +335,27 @@ def test_samples_are_the_stored_grids(found):
     run = found[0].of_arm("uncond")[0]
     shown = figure.axes[2].images[0].get_array()
     assert np.array_equal(shown, plt.imread(run.folder / "samples-000004.png"))
+
+
+def test_published_runs_keep_the_grids_that_the_figure_shows(folder, tmp_path):
+    shutil.copytree(folder / "1", tmp_path / "runs/1")
+    names = [f"samples-{step:06d}.png" for step in range(0, 11000, 1000)]
+    for old in (tmp_path / "runs/1").glob("samples-*.png"):
+        old.unlink()
+    for name in names:
+        (tmp_path / "runs/1" / name).write_bytes(b"")
+    file = tmp_path / "runs/1/run.json"
+    record = json.loads(file.read_text())
+    rest = [name for name in record["artifacts"] if not name.startswith("samples-")]
+    file.write_text(json.dumps(record | {"artifacts": rest + names}))
+    assert export([tmp_path / "runs"], tmp_path / "out") == 1
+    (run,) = (tmp_path / "out").iterdir()
+    shown = [names[0], names[3], names[6], names[10]]
+    assert [path.name for path in sample_grids(run)] == shown
+    assert [path.name for path in sample_grids(tmp_path / "runs/1")] == shown
+    assert sorted(path.name for path in run.glob("samples-*.png")) == shown
+    published = json.loads((run / "run.json").read_text())["artifacts"]
+    assert published == rest + shown and all((run / name).exists() for name in published)
 
 
 def test_figure4_draws_every_seeds_distance(found):
