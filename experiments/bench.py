@@ -18,7 +18,7 @@ from forgetting.files import write_atomically
 
 NAMES = (
     *("gan_iterations", "sequential_iterations", "growth", "linear_probe", "evaluation_share"),
-    *("compilation", "memory", "start_up", "checkpoint_cost", "sweeps", "draw_many"),
+    *("precision", "compilation", "memory", "start_up", "checkpoint_cost", "sweeps", "draw_many"),
 )
 
 

@@ -274,15 +274,29 @@ def _memory_for_images(settings: dict, onto_device: bool) -> int | None:
 
 
 def _bf16_is_native(device: str) -> bool:
-    """Whether bf16 has matrix units of its own.
+    """Whether bf16 convolutions are faster than fp32's here, told by the kind of processor and not
+    by the clock: one machine always answers the same.
 
-    AVX-512's bf16 dot product alone does not count: there bf16 convolutions of these nets measured
-    0.5 to 0.7 times the speed of fp32.
+    Among CPUs those with matrix units (AMX), and AMD's with AVX-512's bf16 dot product: a Zen 4
+    does it at twice the rate of fp32, which `make bench` measures. On others with that instruction
+    bf16 convolutions of these nets measured 0.5 to 0.7 times the speed of fp32.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(has_amx and has_amx())
+
+    def has(what: str) -> bool:
+        asked = getattr(torch.cpu, what, None)  # private to PyTorch: it may go
+        return bool(asked and asked())
+
+    return has("_is_amx_tile_supported") or (has("_is_avx512_bf16_supported") and _is_amds())
+
+
+def _is_amds() -> bool:
+    """Whether Linux says so of the processor; False elsewhere."""
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 # ------------------------------------------------------------------ runs that are there already
@@ -380,7 +394,8 @@ def _images_of(run: Path) -> str | None:
 class Known:
     """What is stored of a run. kind: equal for runs that differ in the seed alone; done: the share
     of its updates that a checkpoint holds; seconds: what it takes in all, as far as it says;
-    shipped_seconds: what one shipped with the project took that differs in seed and images alone;
+    shipped_seconds: what one shipped with the project took that differs in seed, images and
+    precision alone;
     data: what dataset.name=auto means here, None where it was named."""
 
     id: str | None
@@ -462,8 +477,9 @@ def _shipped() -> list[tuple[dict, float | None]]:
 
 
 def _shipped_seconds(study: Study, settings: dict, but: Sequence[str]) -> float | None:
-    """What a run shipped with the project took that differs in seed, images and `but` alone."""
-    left_out = {*NOT_THE_RUN, "seed", "dataset.name", "dataset.label", *but}
+    """What a run shipped with the project took that differs in seed, images, precision and `but`
+    alone."""
+    left_out = {*NOT_THE_RUN, "seed", "dataset.name", "dataset.label", "precision", *but}
     for shipped, seconds in _shipped():
         if study.arm in shipped:
             stored = validate(shipped, study.rules)

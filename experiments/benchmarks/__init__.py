@@ -2,7 +2,11 @@
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -21,8 +25,8 @@ def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str
     }
 
 
-def seconds(function: Callable[[], object], device=None) -> float:
-    """How long the call takes, until a GPU has done its work, too."""
+def seconds(function: Callable[[], object], device=None, calls: int = 1) -> float:
+    """How long so many calls take, until a GPU has done their work, too."""
     import torch
 
     def finish():
@@ -31,36 +35,64 @@ def seconds(function: Callable[[], object], device=None) -> float:
 
     finish()
     start = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     finish()
     return time.perf_counter() - start
 
 
-def in_turn(rounds: int, device, *functions: Callable[[], object]) -> list[list[float]]:
+@dataclass(frozen=True)
+class Elsewhere:
+    """A step that a process of its own takes; `elsewhere` makes one."""
+
+    process: ProcessPoolExecutor
+
+
+@contextmanager
+def elsewhere(make: Callable[..., Callable], *arguments) -> Iterator[Elsewhere]:
+    """make(*arguments), a step, in a process that has none of our runner's settings: what its
+    memory allocator keeps would speed up another library, too."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        process.submit(_make_step, make, arguments).result()
+        yield Elsewhere(process)
+
+
+_steps: list[Callable] = []  # of the process that `elsewhere` started
+
+
+def _make_step(make: Callable[..., Callable], arguments: tuple) -> None:
+    _steps.append(make(*arguments))
+
+
+def _take_steps(device, calls: int) -> float:
+    return seconds(_steps[0], device, calls)
+
+
+def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -> list[list[float]]:
     """Seconds of each function, `rounds` times, taken in turn; the first ones do not count.
 
     On a GPU a time is of so many calls in a row that they take half a second: of one alone it would
     be how long the GPU takes to begin and to report.
     """
+
+    def taken(function, calls):
+        if isinstance(function, Elsewhere):
+            return function.process.submit(_take_steps, device, calls).result()
+        return seconds(function, device, calls)
+
     repeats = []
     for function in functions:
-        function()
+        taken(function, 1)
         n = 1
         if device.type == "cuda":
-            for _ in range(10):
-                function()
-            n = max(1, round(0.5 / seconds(function, device)))
+            taken(function, 10)
+            n = max(1, round(0.5 / taken(function, 1)))
         repeats.append(n)
-    taken: list[list[float]] = [[] for _ in functions]
+    times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
-        for function, n, times in zip(functions, repeats, taken, strict=True):
-
-            def calls(function=function, n=n):
-                for _ in range(n):
-                    function()
-
-            times.append(seconds(calls, device) / n)
-    return taken
+        for function, n, of_it in zip(functions, repeats, times, strict=True):
+            of_it.append(taken(function, n) / n)
+    return times
 
 
 def preset_settings(study: str, preset: str) -> dict:

@@ -20,7 +20,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import runner
-from experiments.benchmarks import device_name, in_turn, learner, preset_settings, row, seconds
+from experiments.benchmarks import (
+    device_name,
+    elsewhere,
+    in_turn,
+    learner,
+    preset_settings,
+    row,
+    seconds,
+)
 from experiments.loop import TRY_LATER
 from experiments.results import PROJECT
 from forgetting import data, networks, probes
@@ -32,43 +40,38 @@ AIM_PEER = {"cpu": "at least 3.5 (bf16)", "gpu": "at least 10"}
 AIM_PLAIN = {"cpu": "at least 2 (bf16)", "gpu": "at least 5"}
 AIM_FLOOR = {"cpu": "at least 0.7", "gpu": "at least 0.4"}
 AIM_PROBE = {"cpu": "at least 2", "gpu": "at least 20"}
+LOOPS = (
+    ("ssgan", "gan_probe", {"model": "ssgan"}),
+    ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
+)
 
 
 def gan_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
     """One discriminator and one generator step at full width, against torch-mimicry's, and against
     what the machine's convolutions allow."""
-    nets = _peers_nets(device)
-    images = torch.rand(64, 3, 32, 32, device=device) * 2 - 1
-    labels = torch.zeros(64, dtype=torch.long, device=device)
-    for model, (generator, discriminator) in nets.items():
+    folder = _peers_folder()
+    for model in ("ssgan", "uncond"):
         study = learner("gan_probe", "paper", device, model=model)
-        optimisers = [
-            torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.9))
-            for net in (generator, discriminator)
-        ]
-        log = mock.MagicMock()
-
-        def peers_step(g=generator, d=discriminator, o=optimisers, log=log):
-            batch = images, labels
-            d.train_step(batch, netG=g, optD=o[1], log_data=log, device=device)
-            g.train_step(batch, netD=d, optG=o[0], log_data=log, device=device)
-
-        ours, theirs = in_turn(rounds, device, study.step, peers_step)
+        with elsewhere(_peers_step, folder, model, device) as peers_step:
+            ours, theirs = in_turn(rounds, device, study.step, peers_step)
         ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
         yield row(f"{model} iteration, of torch-mimicry's", device_name(device), ratios, AIM_PEER)
         yield _share_of_the_floor(f"{model} iteration", study, rounds)
 
 
-def _peers_nets(device: torch.device) -> dict:
-    """torch-mimicry's 32x32 nets by our models' names, from a folder of their own."""
-    from torch_fidelity import calculate_metrics  # noqa: F401  before anything stands in for modules
-
+def _peers_folder() -> Path:
+    """Where torch-mimicry is, alone; it is put there if it is not."""
     folder = PROJECT / "data" / "peers" / PEER
     if not folder.exists():
         arguments = ["install", "--quiet", "--no-deps", "--target", str(folder), PEER]
         done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True)
         if done.returncode:
             raise UserError(f"bench: {PEER} cannot be installed from the package index")
+    return folder
+
+
+def _peers_step(folder: Path, model: str, device: torch.device) -> Callable[[], None]:
+    """The iteration of torch-mimicry's 32x32 nets that has our model's name."""
     # Its nets alone: the package's own import asks for TensorFlow, too.
     for name in ("skimage", "skimage.io", "torch.utils.tensorboard"):
         sys.modules.setdefault(name, mock.MagicMock())
@@ -77,11 +80,23 @@ def _peers_nets(device: torch.device) -> dict:
     from torch_mimicry.nets import sngan, ssgan
 
     torch.manual_seed(0)
-    nets = {
-        "ssgan": (ssgan.SSGANGenerator32(), ssgan.SSGANDiscriminator32()),
-        "uncond": (sngan.SNGANGenerator32(), sngan.SNGANDiscriminator32()),
-    }
-    return {model: tuple(net.to(device) for net in pair) for model, pair in nets.items()}
+    generator, discriminator = {
+        "ssgan": (ssgan.SSGANGenerator32, ssgan.SSGANDiscriminator32),
+        "uncond": (sngan.SNGANGenerator32, sngan.SNGANDiscriminator32),
+    }[model]
+    nets = [net().to(device) for net in (generator, discriminator)]
+    optimisers = [torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.9)) for net in nets]
+    batch = (
+        torch.rand(64, 3, 32, 32, device=device) * 2 - 1,
+        torch.zeros(64, dtype=torch.long, device=device),
+    )
+    common = {"log_data": mock.MagicMock(), "device": device}
+
+    def step():
+        nets[1].train_step(batch, netG=nets[0], optD=optimisers[1], **common)
+        nets[0].train_step(batch, netD=nets[1], optG=optimisers[0], **common)
+
+    return step
 
 
 def sequential_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
@@ -89,26 +104,27 @@ def sequential_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
     contiguous, plain convolutions and poolings, the images from a DataLoader."""
     for method in ("vanilla", "rotation"):
         study = learner("sequential_tasks", "paper", device, method=method)
-        plain_step = _plain_loop(study, method, device)
-        ours, plain = in_turn(rounds, device, study.step, plain_step)
+        with elsewhere(_plain_step, method, device) as plain_step:
+            ours, plain = in_turn(rounds, device, study.step, plain_step)
         ratios = [b / a for a, b in zip(ours, plain, strict=True)]
         name = f"sequential {method} iteration, of a plain loop's"
         yield row(name, device_name(device), ratios, AIM_PLAIN)
         yield _share_of_the_floor(f"sequential {method} iteration", study, rounds)
 
 
-def _plain_loop(study, method: str, device: torch.device) -> Callable[[], None]:
+def _plain_step(method: str, device: torch.device) -> Callable[[], None]:
     """The same iteration as one writes it first."""
+    settings = preset_settings("sequential_tasks", "paper")
     net = networks.build(
-        0, networks.Classifier, size=32, width=study.net.binary_head.in_features, binary_outputs=1
+        0, networks.Classifier, size=32, width=settings["width"], binary_outputs=1
     ).to(device, memory_format=torch.contiguous_format)
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
-    images, labels = study.dataset.train_images.cpu(), study.dataset.train_labels.cpu()
+    digits = data.load("digits", "", 32)
     loader = iter(
         torch.utils.data.DataLoader(
-            torch.utils.data.TensorDataset(images, labels),
-            batch_size=study.stream.batch_size,
-            sampler=torch.utils.data.RandomSampler(labels, True, 10**6),
+            torch.utils.data.TensorDataset(digits.train_images, digits.train_labels),
+            batch_size=settings["batch_size"],
+            sampler=torch.utils.data.RandomSampler(digits.train_labels, True, 10**6),
         )
     )
 
@@ -142,9 +158,7 @@ def _share_of_the_floor(name: str, study, rounds: int) -> dict:
         study.step()
     # A GPU's rate is that of a batch that fills it, at the precision that the step has.
     n, repeats = (64, 5) if device.type == "cpu" else (1024, 1)
-    with study.autocast():
-        lower = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if lower else torch.float32
+    dtype = torch.bfloat16 if _computes_in_bf16(study) else torch.float32
     conv = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
     x = torch.rand(n, 128, 16, 16, device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -180,13 +194,30 @@ def growth(rounds: int, device: torch.device) -> Iterator[dict]:
         yield row(f"ssgan iteration, {key} {many} of {few}", device_name(device), ratios, aim)
 
 
+def precision(rounds: int, device: torch.device) -> Iterator[dict]:
+    """What bf16 gains both loops, at full width and at the `cpu` preset's; no rows where the runner
+    takes fp32."""
+    for name, of, arm in LOOPS:
+        for preset in ("paper", "cpu"):
+            study = learner(of, preset, device, **arm)
+            if not _computes_in_bf16(study):
+                return
+            plain = learner(of, preset, device, precision="fp32", **arm)
+            bf16, fp32 = in_turn(rounds, device, study.step, plain.step)
+            ratios = [b / a for a, b in zip(fp32, bf16, strict=True)]
+            label = f"{name}, {preset}: bf16, of fp32's time"
+            yield row(label, device_name(device), ratios, "under 1 pays")
+
+
+def _computes_in_bf16(study) -> bool:
+    with study.autocast():
+        return torch.is_autocast_enabled(study.device.type)
+
+
 def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
     """What torch.compile would gain both loops at the `cpu` preset's widths, where the most of
     their time is no convolution, and what it costs at the start: neither loop has it."""
-    for name, study, arm in (
-        ("ssgan", "gan_probe", {"model": "ssgan"}),
-        ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
-    ):
+    for name, study, arm in LOOPS:
         plain, compiled = learner(study, "cpu", device, **arm), learner(study, "cpu", device, **arm)
         nets = [compiled.discriminator, compiled.generator] if name == "ssgan" else [compiled.net]
         for net in nets:
