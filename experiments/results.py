@@ -81,10 +81,14 @@ class StoredRun:
 
     @property
     def command(self) -> str:
-        """The command line that makes this run, up to where it is stored."""
-        own = (f"{ARM_SETTING[self.study]}=", "seed=", *(f"{key}=" for key in INCIDENTAL))
+        """The command line that makes this run, up to where it is stored, on another machine, too:
+        with what was chosen by the kind of machine."""
+        arm, precision = ARM_SETTING[self.study], self.config["precision"]
+        own = (f"{arm}=", "precision=", *(f"{key}=" for key in INCIDENTAL))
         words = [word for word in self.asked if not word.startswith(own)]
-        words += [f"{ARM_SETTING[self.study]}={self.arm}", f"seed={self.seed}"]
+        if self.preset and self.preset not in words:
+            words.insert(0, self.preset)
+        words += [f"precision={precision}", f"{arm}={self.arm}", f"seed={self.seed}"]
         return f"python experiments/{self.study}.py with {shlex.join(words)}"
 
 
