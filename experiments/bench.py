@@ -48,7 +48,8 @@ def measure(names: list[str], rounds: int, device: str | None, out: Path) -> Non
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
-    os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as the runner does for large probes
+    if here.type == "cuda":
+        os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as the runner does
     from experiments.benchmarks import runs, training
 
     rows = {}

@@ -234,8 +234,7 @@ def resolve(
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     if settings["device"] == "cuda" and not torch.cuda.is_available():
         raise UserError("device: there is no CUDA device here; use device=cpu or device=auto")
-    if settings["device"] == "cuda" or settings["probe_images"] is None:
-        # For the probes of GPUs and of all images; else not, for it makes SciPy's import slower.
+    if settings["device"] == "cuda":  # for its probes; else not: it makes SciPy's import slower
         os.environ.setdefault("SCIPY_ARRAY_API", "1")
     if settings["precision"] == "auto":
         settings["precision"] = "bf16" if _bf16_is_native(settings["device"]) else "fp32"

@@ -380,8 +380,7 @@ features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
 probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
                       for part in both), c=1e-4, max_iterations=3)
 """
-    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}  # as the runner does for large probes
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=PROJECT)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise UserError("bench: the linear probe failed")
