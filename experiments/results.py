@@ -83,12 +83,13 @@ class StoredRun:
     def command(self) -> str:
         """The command line that makes this run, up to where it is stored, on another machine, too:
         with what was chosen by the kind of machine."""
-        arm, precision = ARM_SETTING[self.study], self.config["precision"]
-        own = (f"{arm}=", "precision=", *(f"{key}=" for key in INCIDENTAL))
-        words = [word for word in self.asked if not word.startswith(own)]
+        arm, by_machine = ARM_SETTING[self.study], ("device", "precision")
+        own = [f"{key}=" for key in (arm, *by_machine, *INCIDENTAL)]
+        words = [word for word in self.asked if not word.startswith(tuple(own))]
         if self.preset and self.preset not in words:
             words.insert(0, self.preset)
-        words += [f"precision={precision}", f"{arm}={self.arm}", f"seed={self.seed}"]
+        words += [f"{key}={self.config[key]}" for key in by_machine]
+        words += [f"{arm}={self.arm}", f"seed={self.seed}"]
         return f"python experiments/{self.study}.py with {shlex.join(words)}"
 
 

@@ -261,7 +261,8 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     found = [claim for claim in found if claim[3] is not None]
     families: dict[tuple, list[int]] = {}
     for i, (group, *_) in enumerate(found):
-        families.setdefault((group.runs[0].data, group.runs[0].preset), []).append(i)
+        run = group.runs[0]
+        families.setdefault((run.data, run.preset, run.config["precision"]), []).append(i)
     adjusted = [float("nan")] * len(found)
     for members in families.values():
         # Seeds that do not differ at all are no evidence, but their claim was looked at, too.

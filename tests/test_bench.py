@@ -84,3 +84,12 @@ def test_bf16_is_chosen_by_the_kind_of_processor(monkeypatch, amx, dot_product, 
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot_product, raising=False)
     monkeypatch.setattr(runner, "_is_amds", lambda: amd)
     assert runner._bf16_is_native("cpu") is native
+
+
+@pytest.mark.parametrize("vendor, amds", [("AuthenticAMD", True), ("GenuineIntel", False)])
+def test_the_kernel_says_whose_the_processor_is(monkeypatch, tmp_path, vendor, amds):
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(runner, "Path", lambda _: cpuinfo)
+    assert not runner._is_amds()  # no such file, as outside Linux
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
+    assert runner._is_amds() is amds

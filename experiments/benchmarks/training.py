@@ -376,7 +376,7 @@ def _probes_memory() -> float:
     code = """
 import torch
 from forgetting import probes
-features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
+features, labels = torch.rand(60_000, 8192), torch.arange(60_000) // 10 % 10
 probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
                       for part in both), c=1e-4, max_iterations=3)
 """
