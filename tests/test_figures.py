@@ -171,6 +171,13 @@ def test_claims_are_corrected_as_a_family(found):
     assert table["p, Holm"].tolist() == [f"{p:.3f}" for p in expected]
     for text, difference in zip(table["difference"], differences, strict=True):
         assert text.startswith(f"{difference.mean:+.3f} [")
+    # Runs of the other precision are looked at in a family of their own.
+    other = {"fp32": "bf16", "bf16": "fp32"}
+    twins = [
+        replace(run, config={**run.config, "precision": other[run.config["precision"]]})
+        for run in found[0].runs
+    ]
+    assert claims([*found[0].runs, *twins])["p, Holm"].tolist() == 2 * table["p, Holm"].tolist()
     # Seeds that do not differ at all are undecided, and one claim of the family all the same.
     of_vanilla = {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("vanilla")}
     even = [

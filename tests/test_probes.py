@@ -6,7 +6,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from forgetting import probes
 from forgetting.probes import choose_c, linear_probe, pool_map
 
 
@@ -36,29 +35,6 @@ def test_the_probe_is_standardised_logistic_regression():
     assert not linear_probe(*parts, max_iterations=2)[1]
     # The way of a GPU's tensors, taken here by the CPU's.
     assert linear_probe(*parts, array_api=True) == (pytest.approx(accuracy, abs=0.002), True)
-
-
-@pytest.mark.parametrize("array_api", [False, True])
-def test_a_start_from_a_tenth_of_the_images_ends_where_the_plain_one_does(monkeypatch, array_api):
-    x, y = load_digits(return_X_y=True)
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
-    parts = x[:1300], y[:1300], x[1300:], y[1300:]
-    fits, fit = [], LogisticRegression.fit
-
-    def recorded(self, x, y):
-        fit(self, x, y)
-        fits.append((len(x), self.C, int(max(self.n_iter_))))
-
-    monkeypatch.setattr(LogisticRegression, "fit", recorded)
-    plain = linear_probe(*parts, array_api=array_api)
-    monkeypatch.setattr(probes, "LARGE", parts[0].numel())
-    started = linear_probe(*parts, array_api=array_api)
-    assert [fit[:2] for fit in fits] == [(1300, 0.01), (130, 0.1), (1300, 0.01)]
-    assert fits[2][2] < fits[0][2]
-    assert started == (pytest.approx(plain[0], abs=0.003), True)
-    only_one_in_a_tenth = torch.where(torch.arange(1300) % 10 == 0, 0, y[:1300])
-    linear_probe(parts[0], only_one_in_a_tenth, *parts[2:], array_api=array_api)
-    assert [fit[0] for fit in fits[3:]] == [1300]
 
 
 def test_c_is_the_best_of_the_grid_by_held_out_training_images():
