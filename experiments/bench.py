@@ -42,7 +42,8 @@ def main() -> None:
 
 
 def measure(names: list[str], rounds: int, device: str | None, out: Path) -> None:
-    """Print the rows of these benchmarks, and put them into `out`, beside those of others."""
+    """Print the rows of these benchmarks and put them into `out`: beside the rows of others that
+    it has, or, where all are measured, in place of what it has."""
     import torch
 
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -53,7 +54,7 @@ def measure(names: list[str], rounds: int, device: str | None, out: Path) -> Non
     from experiments.benchmarks import runs, training
 
     rows = {}
-    if out.exists() and set(names) != set(NAMES):  # all measured: another machine's rows go
+    if out.exists() and set(names) != set(NAMES):
         rows = {(r["name"], r["device"]): r for r in json.loads(out.read_text())["rows"]}
     print(f"{'':<52} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
     for name in names:

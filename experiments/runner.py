@@ -39,6 +39,7 @@ from experiments.loop import (
 from experiments.observer import RunFolder
 from experiments.settings import Rule, check_key, flat, nested, validate
 from forgetting import data
+from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
 
 __all__ = [
@@ -237,7 +238,7 @@ def resolve(
     if settings["device"] == "cuda":  # for its probes; else not: it makes SciPy's import slower
         os.environ.setdefault("SCIPY_ARRAY_API", "1")
     if settings["precision"] == "auto":
-        settings["precision"] = "bf16" if _bf16_is_native(settings["device"]) else "fp32"
+        settings["precision"] = "bf16" if bf16_is_native(settings["device"]) else "fp32"
     if settings["dataset.name"] == "auto":
         name, why = data.choose(settings["dataset.root"])
         if name == "digits" and settings["preset"] in ("cpu", "paper"):
@@ -270,32 +271,6 @@ def _memory_for_images(settings: dict, onto_device: bool) -> int | None:
         host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return min(host, torch.cuda.mem_get_info()[1]) // 2
     return None
-
-
-def _bf16_is_native(device: str) -> bool:
-    """Whether bf16 convolutions are faster than fp32's here, told by the kind of processor and not
-    by the clock: one machine always answers the same.
-
-    Among CPUs those with matrix units (AMX), and AMD's with AVX-512's bf16 dot product: a Zen 4
-    does it at twice the rate of fp32, which `make bench` measures. On others with that instruction
-    bf16 convolutions of these nets measured 0.5 to 0.7 times the speed of fp32.
-    """
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-
-    def has(what: str) -> bool:
-        asked = getattr(torch.cpu, what, None)  # private to PyTorch: it may go
-        return bool(asked and asked())
-
-    return has("_is_amx_tile_supported") or (has("_is_avx512_bf16_supported") and _is_amds())
-
-
-def _is_amds() -> bool:
-    """Whether Linux says so of the processor; False elsewhere."""
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 # ------------------------------------------------------------------ runs that are there already

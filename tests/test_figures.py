@@ -278,7 +278,7 @@ def test_a_command_makes_the_run_again(found):
     words = shlex.split(run.command)
     assert words[:4] == ["python", "experiments/sequential_tasks.py", "with", "quick"]
     assert words[-2:] == ["method=rotation", "seed=1"] and "width=4" in words
-    assert words[-4:-2] == ["device=cpu", f"precision={run.config['precision']}"]
+    assert words[-4:-2] == [f"{key}={run.config[key]}" for key in ("device", "precision")]
     assert not any(word.startswith("results_dir") for word in words)
     by_the_machine = replace(run, asked=("width=4",))
     assert by_the_machine.command == shlex.join([*words[:4], "width=4", *words[-4:]])

@@ -49,18 +49,26 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(make: Callable[..., Callable], *arguments) -> Iterator[Elsewhere]:
-    """make(*arguments), a step, in a process that has none of our runner's settings: what its
-    memory allocator keeps would speed up another library, too."""
+def elsewhere(
+    make: Callable[..., Callable], *arguments, keeps_memory: bool = False
+) -> Iterator[Elsewhere]:
+    """make(*arguments), a step, in a process of its own, as the step's users have it.
+
+    keeps_memory: with our runner's setting of the memory allocator, which speeds up others, too.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        process.submit(_make_step, make, arguments).result()
+        process.submit(_make_step, make, arguments, keeps_memory).result()
         yield Elsewhere(process)
 
 
 _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 
-def _make_step(make: Callable[..., Callable], arguments: tuple) -> None:
+def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
+    if keeps_memory:
+        from experiments.loop import keep_freed_memory
+
+        keep_freed_memory()
     _steps.append(make(*arguments))
 
 

@@ -52,10 +52,8 @@ def gan_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
     folder = _peers_folder()
     for model in ("ssgan", "uncond"):
         study = learner("gan_probe", "paper", device, model=model)
-        with elsewhere(_peers_step, folder, model, device) as peers_step:
-            ours, theirs = in_turn(rounds, device, study.step, peers_step)
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-        yield row(f"{model} iteration, of torch-mimicry's", device_name(device), ratios, AIM_PEER)
+        name = f"{model} iteration, of torch-mimicry's"
+        yield from _against(name, AIM_PEER, rounds, study, _peers_step, folder, model, device)
         yield _share_of_the_floor(f"{model} iteration", study, rounds)
 
 
@@ -104,11 +102,8 @@ def sequential_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
     contiguous, plain convolutions and poolings, the images from a DataLoader."""
     for method in ("vanilla", "rotation"):
         study = learner("sequential_tasks", "paper", device, method=method)
-        with elsewhere(_plain_step, method, device) as plain_step:
-            ours, plain = in_turn(rounds, device, study.step, plain_step)
-        ratios = [b / a for a, b in zip(ours, plain, strict=True)]
         name = f"sequential {method} iteration, of a plain loop's"
-        yield row(name, device_name(device), ratios, AIM_PLAIN)
+        yield from _against(name, AIM_PLAIN, rounds, study, _plain_step, method, device)
         yield _share_of_the_floor(f"sequential {method} iteration", study, rounds)
 
 
@@ -149,6 +144,21 @@ def _plain_step(method: str, device: torch.device) -> Callable[[], None]:
         optimiser.step()
 
     return step
+
+
+def _against(
+    name: str, aim: dict, rounds: int, study, make: Callable[..., Callable], *arguments
+) -> Iterator[dict]:
+    """The study's step against another, as its users have it and with our allocator's setting."""
+    device = study.device
+    with (
+        elsewhere(make, *arguments) as their_step,
+        elsewhere(make, *arguments, keeps_memory=True) as lent_step,
+    ):
+        ours, theirs, lent = in_turn(rounds, device, study.step, their_step, lent_step)
+    for label, times, of_it in ((name, theirs, aim), (f"{name}, allocator lent", lent, "-")):
+        ratios = [b / a for a, b in zip(ours, times, strict=True)]
+        yield row(label, device_name(device), ratios, of_it)
 
 
 def _share_of_the_floor(name: str, study, rounds: int) -> dict:
@@ -376,7 +386,7 @@ def _probes_memory() -> float:
     code = """
 import torch
 from forgetting import probes
-features, labels = torch.rand(60_000, 8192), torch.arange(60_000) // 10 % 10
+features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
 probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
                       for part in both), c=1e-4, max_iterations=3)
 """
