@@ -56,14 +56,14 @@ def measure(names: list[str], rounds: int, device: str | None, out: Path) -> Non
     rows = {}
     if out.exists() and set(names) != set(NAMES):
         rows = {(r["name"], r["device"]): r for r in json.loads(out.read_text())["rows"]}
-    print(f"{'':<52} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
+    print(f"{'':<64} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
     for name in names:
         module = training if hasattr(training, name) else runs
         for r in getattr(module, name)(rounds, here):
             rows[r["name"], r["device"]] = r
             spread = "{:.3g} to {:.3g}".format(*r["spread"])
             print(
-                f"{r['name']:<52} {r['device']:<12} {r['ratio']:8.3g}  {spread:<16}  {r['aim']}",
+                f"{r['name']:<64} {r['device']:<12} {r['ratio']:8.3g}  {spread:<16}  {r['aim']}",
                 flush=True,
             )
             content = json.dumps({"rows": list(rows.values())}, indent=1)
