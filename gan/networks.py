@@ -22,9 +22,7 @@ def upsample_then_conv(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     the sum of the four shifted kernels.
     """
     flipped = conv.weight.transpose(0, 1).flip(2, 3)
-    kernel = F.pad(flipped, (0, 1, 0, 1))
-    for left, top in ((1, 0), (0, 1), (1, 1)):
-        kernel = kernel + F.pad(flipped, (left, 1 - left, top, 1 - top))
+    kernel = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
