@@ -59,7 +59,9 @@ class BatchNorm(nn.Module):
         if self.modulation == "plain":
             return x
         by = labels if self.modulation == "class" else F.relu(self.hidden(z))
-        return x * self.scale(by)[:, :, None, None] + self.shift(by)[:, :, None, None]
+        # An embedding stays in fp32 under autocast, and would take the maps with it.
+        scale, shift = self.scale(by).to(x.dtype), self.shift(by).to(x.dtype)
+        return x * scale[:, :, None, None] + shift[:, :, None, None]
 
 
 class UpBlock(nn.Module):

@@ -236,6 +236,16 @@ def test_modulated_batch_norm_with_constant_modulation_is_plain(modulation, clas
         torch.testing.assert_close(modulated(x, z, labels), plain(x, z, labels))
 
 
+@pytest.mark.parametrize("modulation", ["plain", "class", "latent"])
+def test_no_batch_norm_widens_maps_of_bf16(modulation):
+    torch.manual_seed(0)
+    norm = BatchNorm(4, modulation, 3)
+    x, z, labels = torch.randn(5, 4, 2, 2), torch.randn(5, LATENT), torch.arange(5) % 3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(x.bfloat16(), z, labels).dtype == torch.bfloat16
+        assert norm(x, z, labels).dtype == torch.float32
+
+
 @pytest.mark.parametrize("size,blocks", [(8, 1), (16, 2), (32, 3), (64, 4), (128, 5)])
 def test_every_size_from_one_definition(size, blocks):
     generator, discriminator = Generator(size, 8), Discriminator(size, 4)
