@@ -20,6 +20,7 @@ NAMES = (
     *("gan_iterations", "sequential_iterations", "growth", "linear_probe", "evaluation_share"),
     *("precision", "compilation", "memory", "start_up", "checkpoint_cost", "sweeps", "draw_many"),
 )
+OF_THE_HOST = ("sweeps", "draw_many")  # always on the CPU: not measured beside a GPU
 
 
 def main() -> None:
@@ -30,20 +31,20 @@ def main() -> None:
     parser.add_argument("--out", default=PROJECT / "results/bench.json", metavar="FILE")
     options = parser.parse_args()
     try:
-        chosen = [name for name in options.only.split(",") if name] or list(NAMES)
-        unknown = [name for name in chosen if name not in NAMES]
+        only = [name for name in options.only.split(",") if name]
+        unknown = [name for name in only if name not in NAMES]
         if unknown:
             raise UserError(f"--only: no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
         if options.rounds < 1:
             raise UserError("--rounds: it must be 1 or more")
-        measure(chosen, options.rounds, options.device, Path(options.out))
+        measure(only, options.rounds, options.device, Path(options.out))
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-def measure(names: list[str], rounds: int, device: str | None, out: Path) -> None:
-    """Print the rows of these benchmarks and put them into `out`: beside the rows of others that
-    it has, or, where all are measured, in place of what it has."""
+def measure(only: list[str], rounds: int, device: str | None, out: Path) -> None:
+    """Print the rows of these benchmarks, or of all, and put them into `out`: beside the rows that
+    it has of others, and of other devices. UserError at the end where one of them failed."""
     import torch
 
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -51,23 +52,37 @@ def measure(names: list[str], rounds: int, device: str | None, out: Path) -> Non
         raise UserError("--device: there is no CUDA device here")
     if here.type == "cuda":
         os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as the runner does
-    from experiments.benchmarks import runs, training
+    from experiments.benchmarks import device_name, runs, training
 
+    possible = [name for name in NAMES if here.type == "cpu" or name not in OF_THE_HOST]
+    elsewhere = [name for name in only if name not in possible]
+    if elsewhere:
+        raise UserError(f"--only: {elsewhere[0]} is of the CPU alone; add --device cpu")
     rows = {}
-    if out.exists() and set(names) != set(NAMES):
+    if out.exists():
         rows = {(r["name"], r["device"]): r for r in json.loads(out.read_text())["rows"]}
+    if not only:
+        rows = {key: r for key, r in rows.items() if key[1] != device_name(here)}
+    failed = []
     print(f"{'':<64} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
-    for name in names:
+    for name in only or possible:
         module = training if hasattr(training, name) else runs
-        for r in getattr(module, name)(rounds, here):
-            rows[r["name"], r["device"]] = r
-            spread = "{:.3g} to {:.3g}".format(*r["spread"])
-            print(
-                f"{r['name']:<64} {r['device']:<12} {r['ratio']:8.3g}  {spread:<16}  {r['aim']}",
-                flush=True,
-            )
-            content = json.dumps({"rows": list(rows.values())}, indent=1)
-            write_atomically(out, content.encode() + b"\n")
+        try:
+            for r in getattr(module, name)(rounds, here):
+                rows[r["name"], r["device"]] = r
+                print(_line(r), flush=True)
+                content = json.dumps({"rows": list(rows.values())}, indent=1)
+                write_atomically(out, content.encode() + b"\n")
+        except UserError as error:
+            print(error, file=sys.stderr, flush=True)
+            failed.append(name)
+    if failed:
+        raise UserError(f"bench: not measured to the end: {', '.join(failed)}")
+
+
+def _line(row: dict) -> str:
+    spread = "{:.3g} to {:.3g}".format(*row["spread"])
+    return f"{row['name']:<64} {row['device']:<12} {row['ratio']:8.3g}  {spread:<16}  {row['aim']}"
 
 
 if __name__ == "__main__":

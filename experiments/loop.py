@@ -85,11 +85,10 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop) -> dict[str,
 
 
 def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
-    keep_freed_memory()
+    prepare(torch.device(settings["device"]))
     folder = Path(recorder.dir) if recorder else None
     device = torch.device(settings["device"])
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes are few: look for the fastest way once
         torch.cuda.reset_peak_memory_stats()  # another arm's before it
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
@@ -118,6 +117,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         seconds_spent[what] += time.perf_counter() - start
 
     def everything(evaluated: bool) -> dict:
+        with timed("training"):  # a GPU may not be through with the last steps
+            log.look()
         return {
             "study": learner.state_dict(),
             **log.state(),
@@ -322,6 +323,13 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "peak_device_bytes": None,
     }
+
+
+def prepare(device: torch.device) -> None:
+    """What makes every step of a process faster, set once."""
+    keep_freed_memory()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes are few: look for the fastest way once
 
 
 def keep_freed_memory() -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import PROJECT
 
+from experiments import bench as command
 from experiments import benchmarks
+from experiments.benchmarks import runs
 from forgetting.errors import UserError
 
 CPU = torch.device("cpu")
@@ -61,6 +63,28 @@ def test_the_command_keeps_the_rows_that_it_does_not_measure(tmp_path):
     names = [row["name"] for row in rows[1:]]
     assert names == [f"{s}: checkpoints, of training" for s in ("sequential_tasks", "gan_probe")]
     assert all(row["name"] in done.stdout and 0 < row["ratio"] < 1 for row in rows[1:])
+
+
+def test_all_of_them_replace_this_devices_rows_and_one_that_fails_is_named(tmp_path, monkeypatch):
+    def fails(rounds, device):
+        raise UserError("bench: no network")
+
+    def measures(rounds, device):
+        yield benchmarks.row("fast", "cpu", [2.0] * rounds, "-")
+
+    monkeypatch.setattr(command, "NAMES", ("draw_many", "sweeps"))
+    monkeypatch.setattr(runs, "draw_many", fails)
+    monkeypatch.setattr(runs, "sweeps", measures)
+    out = tmp_path / "bench.json"
+    old = [{"name": "x", "device": device, "ratio": 1.0} for device in ("cpu", "NVIDIA H200")]
+    out.write_text(json.dumps({"rows": old}))
+    with pytest.raises(UserError, match="not measured to the end: draw_many"):
+        command.measure([], 3, "cpu", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["name"], r["device"], r["ratio"]) for r in rows] == [
+        ("x", "NVIDIA H200", 1.0),
+        ("fast", "cpu", 2.0),
+    ]
 
 
 @pytest.mark.parametrize("words", [["--only", "speed"], ["--rounds", "0"]])

@@ -122,9 +122,9 @@ def learner(study: str, preset: str, device, **settings):
     import torch
 
     from experiments import runner
-    from experiments.loop import keep_freed_memory
+    from experiments.loop import prepare
 
-    keep_freed_memory()
+    prepare(device)
     module = importlib.import_module(f"experiments.{study}")
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
