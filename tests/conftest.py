@@ -11,6 +11,7 @@ from forgetting import data
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["quick", "iterations_per_task=3", "cycles=1", "width=4"]
 TINY += ["probe_images=60", "probe_features=16"]
+TINY += ["device=cpu"]  # a GPU does not repeat to the bit
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}

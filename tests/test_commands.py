@@ -93,7 +93,7 @@ def test_one_seed_repeats_to_the_bit_and_two_differ(tmp_path, capsys):
 
 def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
     arguments = ["with", "quick", "iterations_per_task=20", "cycles=1", "method=rotation"]
-    arguments += ["checkpoint_every=7"]
+    arguments += ["checkpoint_every=7", "device=cpu"]
     assert command(SCRIPT, *arguments, "results_dir=whole", cwd=tmp_path).returncode == 0
     arguments += ["results_dir=runs"]
     process = subprocess.Popen(

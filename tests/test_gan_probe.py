@@ -26,7 +26,7 @@ from gan import fidelity
 from gan.probe_study import ProbeStudy
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
-TINY += ["quality_every=4", "quality_images=500"]
+TINY += ["quality_every=4", "quality_images=500", "device=cpu"]
 
 
 def in_process(capsys, *arguments):

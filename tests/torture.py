@@ -25,8 +25,9 @@ TINY_RUNS = {
     "sequential_tasks.py": "method=rotation checkpoint_every=11 iterations_per_task=30",
     "gan_probe.py": "model=ssgan checkpoint_every=3 steps=60 probe_every=20 quality_images=500",
 }
+SMALL_PROBE = ["probe_images=60", "probe_features=16"]
 STUDIES = {
-    script: ["with", "quick", "width=4", "probe_images=60", "probe_features=16", *words.split()]
+    script: ["with", "quick", "device=cpu", "width=4", *SMALL_PROBE, *words.split()]
     for script, words in TINY_RUNS.items()
 }
 
