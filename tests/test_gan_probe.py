@@ -404,6 +404,11 @@ def test_tables_hold_the_stored_numbers(found):
     assert best.loc[0, "other distance, ours"] == f"{min(uncond):.2f} fd_digits_cnn"
     assert best.loc[0, "best FID, ours"] == "" == best.loc[0, "best FID, paper"]
     at_the_end = [run.result["fd_digits_cnn"] for run in found[0].of_arm("ssgan")]
+    apart = best[best["seeds"] != ""].set_index("model")[tables.MINUS_UNCOND]
+    difference = np.mean(at_the_end) - np.mean(
+        [run.result["fd_digits_cnn"] for run in found[0].of_arm("uncond")]
+    )
+    assert apart["uncond"] == "" and apart["ssgan"].startswith(f"fd_digits_cnn {difference:+.3f} [")
     text = f"{np.mean(at_the_end):.2f} ± {np.std(at_the_end, ddof=1):.2f} fd_digits_cnn (2 seeds)"
     grid = tables.table2([run for run in runs if run.arm in ("uncond", "ssgan")])
     assert len(grid) == 18 and grid["ssgan, ours"].tolist() == [text] + [""] * 17
