@@ -19,7 +19,7 @@ def runs():
 
 
 def test_they_are_plain_files_of_complete_runs(runs):
-    assert len(runs) == len(list(REFERENCE.iterdir())) >= 58
+    assert len(runs) == len(list(REFERENCE.iterdir())) >= 60
     files = [path for path in REFERENCE.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".json", ".txt", ".csv", ".png"}
     assert sum(path.stat().st_size for path in files) < 30e6
