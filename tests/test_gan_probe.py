@@ -415,7 +415,10 @@ def test_tables_hold_the_stored_numbers(found):
     probes = tables.table3(runs)
     row = probes[(probes["model"] == "ssgan") & (probes["block"] == "3")].iloc[0]
     last = mean_interval([r.metrics["probe/block_3"][1][-1] for r in found[0].of_arm("ssgan")])
-    assert row["accuracy, ours"] == tables.shown(last)
+    assert row["accuracy, ours"] == tables.shown(last) and row[tables.PEAK_MINUS_END] == ""
+    row = probes[(probes["model"] == "ssgan") & (probes["block"] == "best")].iloc[0]
+    fall = mean_interval(list(tables.peak_minus_final(found[0].of_arm("ssgan")).values()))
+    assert row[tables.PEAK_MINUS_END].startswith(tables.shown(fall, "+"))
     # Beside CIFAR-10 stand the paper's values, under whatever images are called CIFAR-10 (...).
     named = [dataclasses.replace(run, data="CIFAR-10 (JPEG q75)") for run in runs]
     probes = tables.table3(named)
