@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ TINY += ["device=cpu"]  # a GPU does not repeat to the bit
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
 os.environ["SCIPY_ARRAY_API"] = "1"  # before the first import of SciPy: a GPU probes by it
+# A shell ignores Ctrl-C for what it starts in the background, and so would every command here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
