@@ -8,7 +8,6 @@ are its median over the rounds and its spread (smallest to largest).
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -50,8 +49,6 @@ def measure(only: list[str], rounds: int, device: str | None, out: Path) -> None
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
-    if here.type == "cuda":
-        os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as the runner does
     from experiments.benchmarks import device_name, runs, training
 
     possible = [name for name in NAMES if here.type == "cpu" or name not in OF_THE_HOST]

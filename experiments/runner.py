@@ -235,8 +235,6 @@ def resolve(
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     if settings["device"] == "cuda" and not torch.cuda.is_available():
         raise UserError("device: there is no CUDA device here; use device=cpu or device=auto")
-    if settings["device"] == "cuda":  # for its probes; else not: it makes SciPy's import slower
-        os.environ.setdefault("SCIPY_ARRAY_API", "1")
     if settings["precision"] == "auto":
         settings["precision"] = "bf16" if bf16_is_native(settings["device"]) else "fp32"
     if settings["dataset.name"] == "auto":

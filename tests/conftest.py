@@ -16,7 +16,6 @@ TINY += ["device=cpu"]  # a GPU does not repeat to the bit
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-os.environ["SCIPY_ARRAY_API"] = "1"  # before the first import of SciPy: a GPU probes by it
 # A shell ignores Ctrl-C for what it starts in the background, and so would every command here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

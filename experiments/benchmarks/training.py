@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -253,6 +254,8 @@ def _widths(width: int) -> dict:
 def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
     """50,000 x 8,192 features of real images' pixels: ours against scikit-learn on float64."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     digits = data.load("digits", "", 64)
     noise = torch.Generator().manual_seed(0)
@@ -272,11 +275,12 @@ def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
     def ours():
         accuracies["ours"], _ = probes.linear_probe(*here, c=1e-4)
 
+    arrays = [x.numpy().astype(np.float64) for x in (train, test)]
+
     def theirs():
-        mean, deviation = train.double().mean(0), train.double().std(0, correction=0)
-        scaled = [((x.double() - mean) / deviation).numpy() for x in (train, test)]
-        model = LogisticRegression(C=1e-4, max_iter=500).fit(scaled[0], labels.numpy())
-        accuracies["theirs"] = model.score(scaled[1], test_labels.numpy())
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-4, max_iter=500))
+        model.fit(arrays[0], labels.numpy())
+        accuracies["theirs"] = model.score(arrays[1], test_labels.numpy())
 
     if device.type == "cuda":
         ours()  # the first is slow to start
@@ -432,13 +436,11 @@ def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def _first_steps(script: str, words: list[str], device: torch.device, folder: str) -> int:
     """Run a command to the end of its first iteration: its peak host memory in bytes."""
-    as_a_user = {key: value for key, value in os.environ.items() if key != "SCIPY_ARRAY_API"}
     process = subprocess.Popen(
         [
             *(sys.executable, str(PROJECT / "experiments" / script), "with", *words),
             *(f"device={device.type}", f"results_dir={folder}", "stop_after=0.01s"),
         ],
-        env=as_a_user,
         stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
