@@ -14,7 +14,7 @@ def pool_map(feature_map: torch.Tensor, limit: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(feature_map.float(), grid).flatten(1)
 
 
-# Of so many numbers is a block of images that each of a CPU's cores has in its cache.
+# On a CPU each core has so many numbers at a time, 2 MiB: images by their features.
 BLOCK = 2**19
 
 
@@ -26,34 +26,41 @@ def linear_probe(
     c: float = 0.01,
     max_iterations: int = 2000,
 ) -> tuple[float, bool]:
-    """Test accuracy in 0..1 of multinomial logistic regression, and whether the fit converged.
+    """Test accuracy in 0..1 of logistic regression with scikit-learn's objective, and whether the
+    fit converged within `max_iterations` of L-BFGS.
 
-    Features that are no numbers (of a diverged net) give NaN, False.
+    Features that are no numbers, or too large for their squares to be (of a diverged net), give
+    NaN, False.
 
     Features (N, D) float32, standardised here with the training features' mean and deviation;
-    labels (N,) int64. c: inverse strength of the L2 penalty, as scikit-learn's LogisticRegression
-    has it. Fitted on the features' device.
+    labels (N,) int64, any. c: inverse strength of the L2 penalty, LogisticRegression's C. Fitted
+    on the features' device.
     """
     mean = train_features.mean(0)
-    if not (mean.isfinite().all() and test_features.mean(0).isfinite().all()):
-        return float("nan"), False
     classes, labels = train_labels.to(mean.device).unique(return_inverse=True)
     (n, d), device = train_features.shape, mean.device
     in_a_block = max(1, min(n, BLOCK // d)) if device.type == "cpu" else n
-    # A one behind the features makes the last weight the bias; the rest is zeros, as are the rows
-    # behind the images, and adds nothing. (Rows a power of two apart would fall on the same few
-    # lines of the cache.)
-    blocks = mean.new_zeros(-(-n // in_a_block), in_a_block, (d + 1) | 16)
+    # Behind the features a one, whose weight is the bias; other numbers are zeros, also in the
+    # rows behind the images, and add nothing. Rows are an odd multiple of 16 numbers apart: by a
+    # power of two they would fall on the same few lines of the cache.
+    blocks = mean.new_zeros(-(-n // in_a_block), in_a_block, ((d + 16) // 16 | 1) * 16)
     rows = blocks.flatten(0, 1)[:n]
     torch.sub(train_features, mean, out=rows[:, :d])
     deviation = torch.linalg.vector_norm(rows[:, :d], dim=0) / n**0.5
-    deviation = torch.where(deviation > 1e-8, deviation, 1.0)
+    if not deviation.isfinite().all():
+        return float("nan"), False
+    # What the mean's rounding leaves of a feature that never changes is no deviation.
+    deviation = torch.where(deviation > 1e-8 + 1e-6 * mean.abs(), deviation, 1.0)
     rows[:, :d] /= deviation
     rows[:, d] = 1
-    weights, converged = _fit(blocks, labels, len(classes), d, c, max_iterations)
-    test = (test_features - mean).div_(deviation)
-    predicted = torch.addmm(weights[:, d], test, weights[:, :d].T).argmax(1)
-    hits = classes[predicted] == test_labels.to(device)
+    # Two classes have one vector of weights in scikit-learn: its C is half as much for two.
+    weights, converged = _fit(
+        blocks, labels, len(classes), d, c / 2 if len(classes) == 2 else c, max_iterations
+    )
+    logits = torch.addmm(weights[:, d], (test_features - mean).div_(deviation), weights[:, :d].T)
+    if not logits.isfinite().all():
+        return float("nan"), False
+    hits = classes[logits.argmax(1)] == test_labels.to(device)
     return float(hits.double().mean()), converged
 
 
@@ -61,10 +68,11 @@ def linear_probe(
 def _fit(
     blocks: torch.Tensor, labels: torch.Tensor, classes: int, d: int, c: float, max_iterations: int
 ) -> tuple[torch.Tensor, bool]:
-    """Weights (K, W) of least cross-entropy plus |weights[:, :d]|^2 / (2 c N), and whether its
-    gradient came under 1e-4 in every entry, where scikit-learn stops by default.
+    """Weights (K, W) of least mean cross-entropy plus |weights[:, :d]|^2 / (2 c N), and whether
+    the gradient came to 1e-4 in every entry, where scikit-learn stops by default.
 
-    blocks (B, rows, W): N images' features, row by row. labels (N,) in 0..K-1.
+    blocks (B, rows, W): N images row by row, each its d features, a one and zeros; then rows of
+    zeros. labels (N,) int64 in 0..K-1.
 
     By L-BFGS as scikit-learn does, but with the features where they are, and each read once for
     both the loss and its gradient: a product of batches gives each core its own block.
@@ -92,9 +100,10 @@ def _fit(
     optimizer = torch.optim.LBFGS(
         [weights],
         max_iter=max_iterations,
+        max_eval=2 * max_iterations,
         history_size=10,
         tolerance_grad=1e-4,
-        tolerance_change=0,  # it ends where a step changes nothing at all
+        tolerance_change=0,  # however small a step is
         line_search_fn="strong_wolfe",
     )
     optimizer.step(loss)

@@ -273,7 +273,9 @@ def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
     accuracies = {}
 
     def ours():
-        accuracies["ours"], _ = probes.linear_probe(*here, c=1e-4)
+        accuracies["ours"], converged = probes.linear_probe(*here, c=1e-4)
+        if not converged:
+            raise UserError("bench: the probe did not converge")
 
     arrays = [x.numpy().astype(np.float64) for x in (train, test)]
 
