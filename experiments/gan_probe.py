@@ -4,6 +4,7 @@ A GAN is trained without (uncond) or with a rotation loss (ssgan); along the way
 discriminator is probed with linear classifiers and has to tell real images from earlier fakes.
 """
 
+from experiments.common_settings import COMMON
 from experiments.dataset_settings import dataset
 from experiments.runner import (
     Experiment,
@@ -12,8 +13,8 @@ from experiments.runner import (
     has_code_version,
     main,
 )
-from experiments.settings import COMMON, choice, integer, number, optional
 from forgetting.errors import UserError
+from forgetting.settings import choice, integer, number, optional
 
 ex = Experiment("gan_probe", ingredients=[dataset], save_git_info=has_code_version())
 

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from experiments import checkpoints
 from experiments.observer import RunFolder
-from experiments.settings import seconds
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
+from forgetting.settings import seconds
 
 TRY_LATER = 75  # the exit code of sysexits.h: stopped by the clock, or held by another process
 

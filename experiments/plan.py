@@ -46,7 +46,7 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
     name: of a plan of the project, or a path. Raises UserError with one line.
     """
-    from experiments.settings import flat
+    from forgetting.settings import flat
 
     named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
     path = named.get(name, Path(name))
@@ -82,7 +82,7 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
 
 def _words(settings: dict) -> tuple[str, ...]:
-    from experiments.settings import flat
+    from forgetting.settings import flat
 
     return tuple(word_of(key, value) for key, value in flat(settings).items())
 

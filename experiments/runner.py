@@ -37,10 +37,10 @@ from experiments.loop import (
     sole_user,
 )
 from experiments.observer import RunFolder
-from experiments.settings import Rule, check_key, flat, nested, validate
 from forgetting import data
 from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
+from forgetting.settings import Rule, check_key, flat, nested, validate
 
 __all__ = [
     "PROJECT",

@@ -4,6 +4,7 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
+from experiments.common_settings import COMMON
 from experiments.dataset_settings import dataset
 from experiments.runner import (
     Experiment,
@@ -12,8 +13,8 @@ from experiments.runner import (
     has_code_version,
     main,
 )
-from experiments.settings import COMMON, boolean, choice, integer, number, optional
 from forgetting.errors import UserError
+from forgetting.settings import boolean, choice, integer, number, optional
 
 ex = Experiment("sequential_tasks", ingredients=[dataset], save_git_info=has_code_version())
 

@@ -16,8 +16,8 @@ from torture import metrics
 
 from experiments import loop, plan, runner, sequential_tasks, sweep
 from experiments.results import stored_runs
-from experiments.settings import flat
 from forgetting.errors import UserError
+from forgetting.settings import flat
 
 PLAN = """
 study = "sequential_tasks"

@@ -107,7 +107,7 @@ def preset_settings(study: str, preset: str) -> dict:
     """All settings of an experiment's preset, flat."""
     from sacred.initialize import create_run
 
-    from experiments.settings import flat
+    from forgetting.settings import flat
 
     module = importlib.import_module(f"experiments.{study}")
     run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forgetting.data import SIZES
 from forgetting.errors import UserError
 
 
@@ -17,6 +16,15 @@ class Rule:
 
     wanted: str
     accept: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that is to be said of a setting: its default, what it may be, and one line of help."""
+
+    default: Any
+    rule: Rule
+    help: str
 
 
 LARGEST = 10**9  # beyond it lies a slip of the keyboard
@@ -64,15 +72,6 @@ def choice(*options: str) -> Rule:
         return value
 
     return Rule(" or ".join([", ".join(options[:-1]), options[-1]]), accept)
-
-
-def pixels() -> Rule:
-    def accept(value):
-        if isinstance(value, bool | float) or value not in SIZES:
-            raise ValueError
-        return value
-
-    return Rule(f"one of {', '.join(map(str, SIZES))} (pixels)", accept)
 
 
 def path() -> Rule:
@@ -136,29 +135,6 @@ def run_id() -> Rule:
         return str(value)
 
     return Rule("the id of a run or auto", accept)
-
-
-# The same word for the same thing in every experiment.
-COMMON = {
-    "preset": optional(choice("quick", "cpu", "paper"), "none"),
-    "seed": integer(0, 2**31 - 1),
-    "dataset.name": choice("auto", "digits", "cifar10", "image_folder"),
-    "dataset.root": path(),
-    "dataset.size": optional(pixels(), "the data's own, 32 for a folder"),
-    "dataset.label": optional(text(), "the data's own name"),
-    "dataset.memory_mb": optional(integer(1), "half of this machine's"),
-    "batch_size": integer(4, 65536),
-    "width": integer(1, 4096),
-    "lr": number(above=0),
-    "adam_betas": adam_betas(),
-    "spectral_norm": boolean(),
-    "device": choice("auto", "cpu", "cuda"),
-    "precision": choice("auto", "fp32", "bf16"),
-    "results_dir": path(),
-    "checkpoint_every": integer(1),
-    "resume": optional(run_id(), "a run of its own"),
-    "stop_after": optional(duration(), "run to the end"),
-}
 
 
 def flat(settings: Mapping) -> dict[str, Any]:
