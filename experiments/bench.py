@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments.results import PROJECT
+from experiments import PROJECT
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 

@@ -1,6 +1,6 @@
 """The settings of the data, the same in every experiment."""
 
-from experiments.runner import Ingredient, default_path
+from experiments.run.runner import Ingredient, default_path
 
 dataset = Ingredient("dataset", save_git_info=False)
 

@@ -4,15 +4,15 @@ A GAN is trained without (uncond) or with a rotation loss (ssgan); along the way
 discriminator is probed with linear classifiers and has to tell real images from earlier fakes.
 """
 
-from experiments.common_settings import COMMON
 from experiments.dataset_settings import dataset
-from experiments.runner import (
+from experiments.run.runner import (
     Experiment,
     Study,
     default_path,
     has_code_version,
     main,
 )
+from experiments.run.settings import COMMON
 from forgetting.errors import UserError
 from forgetting.settings import choice, integer, number, optional
 

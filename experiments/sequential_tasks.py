@@ -4,15 +4,15 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
-from experiments.common_settings import COMMON
 from experiments.dataset_settings import dataset
-from experiments.runner import (
+from experiments.run.runner import (
     Experiment,
     Study,
     default_path,
     has_code_version,
     main,
 )
+from experiments.run.settings import COMMON
 from forgetting.errors import UserError
 from forgetting.settings import boolean, choice, integer, number, optional
 

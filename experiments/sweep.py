@@ -26,7 +26,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.plan import (
+from experiments import PROJECT
+from experiments.sweeps.plan import (
     ELSEWHERE,
     PLANS,
     Planned,
@@ -40,7 +41,6 @@ from experiments.plan import (
 )
 from forgetting.errors import UserError
 
-PROJECT = Path(__file__).resolve().parents[1]
 PRESETS = ("quick", "cpu", "paper")
 # Exit codes of a run that was asked to stop and can be gone on with; early on, the signal itself.
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)

@@ -14,8 +14,9 @@ import pytest
 from conftest import ENVIRONMENT, PROJECT, TINY, command
 from torture import every_line, refuse_all
 
-from experiments import gan_probe, loop, runner, sequential_tasks
-from experiments.results import stored_runs
+from experiments import gan_probe, sequential_tasks
+from experiments.run import loop, runner
+from experiments.run.stored import stored_runs
 
 SCRIPT = "sequential_tasks.py"
 
@@ -170,7 +171,7 @@ def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
 
 def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeypatch):
     """Whatever becomes of Sacred's heartbeats: here the last one fails, and there is no other."""
-    from experiments.observer import RunFolder
+    from experiments.run.observer import RunFolder
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -185,7 +186,7 @@ def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeyp
 
 
 def test_a_heartbeat_that_fails_ends_the_run_and_says_so(tmp_path, capsys, monkeypatch):
-    from experiments.observer import RunFolder
+    from experiments.run.observer import RunFolder
 
     calls = []
 

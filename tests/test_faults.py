@@ -12,8 +12,8 @@ import torch
 from conftest import ENVIRONMENT, PROJECT, TINY, command
 from torture import STUDIES, kill_and_resume
 
-from experiments import checkpoints
-from experiments.results import stored_runs
+from experiments.run import checkpoints
+from experiments.run.stored import stored_runs
 from forgetting.errors import UserError
 
 SCRIPT = "sequential_tasks.py"

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from conftest import PROJECT, TINY, command
 
-from experiments import (
-    figures,
-    gan_figures,
-    gan_probe,
-    runner,
-    sequential_figures,
-    sequential_tasks,
-)
-from experiments.intervals import Interval, holm, mean_interval, paired_interval
-from experiments.plotting import style
-from experiments.results import ARMS, Group, export, groups, load_runs, stored_runs
-from experiments.tables import TABLES, claims, measures, verdict
+from experiments import gan_probe, sequential_tasks
+from experiments.results import export
+from experiments.run import runner
+from experiments.run.stored import ARMS, load_runs, stored_runs
+from experiments.show import drawings as figures
+from experiments.show import gan as gan_figures
+from experiments.show import sequential as sequential_figures
+from experiments.show.groups import Group, groups
+from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.show.plotting import style
+from experiments.show.tables import TABLES, claims, measures, verdict
 from forgetting.errors import UserError
 
 

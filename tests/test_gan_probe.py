@@ -17,10 +17,15 @@ from PIL import Image
 from test_gan import study as tiny_study
 from torture import metrics
 
-from experiments import checkpoints, gan_figures, gan_probe, grids, loop, runner, tables
-from experiments.intervals import mean_interval
-from experiments.plotting import style
-from experiments.results import Group, export, groups, sample_grids, stored_runs
+from experiments import gan_probe
+from experiments.results import export
+from experiments.run import checkpoints, loop, runner
+from experiments.run.stored import sample_grids, stored_runs
+from experiments.show import gan as gan_figures
+from experiments.show import grids, tables
+from experiments.show.groups import Group, groups
+from experiments.show.intervals import mean_interval
+from experiments.show.plotting import style
 from forgetting import data
 from gan import fidelity
 from gan.probe_study import ProbeStudy

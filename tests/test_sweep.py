@@ -14,8 +14,10 @@ from conftest import ENVIRONMENT, PROJECT, command
 from PIL import Image
 from torture import metrics
 
-from experiments import loop, plan, runner, sequential_tasks, sweep
-from experiments.results import stored_runs
+from experiments import sequential_tasks, sweep
+from experiments.run import loop, runner
+from experiments.run.stored import stored_runs
+from experiments.sweeps import plan
 from forgetting.errors import UserError
 from forgetting.settings import flat
 

@@ -66,7 +66,7 @@ _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
     if keeps_memory:
-        from experiments.loop import keep_freed_memory
+        from experiments.run.loop import keep_freed_memory
 
         keep_freed_memory()
     _steps.append(make(*arguments))
@@ -122,7 +122,7 @@ def learner(study: str, preset: str, device, **settings):
     import torch
 
     from experiments import runner
-    from experiments.loop import prepare
+    from experiments.run.loop import prepare
 
     prepare(device)
     module = importlib.import_module(f"experiments.{study}")

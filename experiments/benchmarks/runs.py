@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments import checkpoints
+from experiments import PROJECT
 from experiments.benchmarks import device_name, learner, preset_settings, row, seconds
-from experiments.results import PROJECT
+from experiments.run import checkpoints
 from forgetting.errors import UserError
 
 
@@ -69,7 +69,7 @@ def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
     """Four runs by two workers, by one, and in a plain loop of the same commands."""
-    from experiments.plan import read_plan
+    from experiments.sweeps.plan import read_plan
 
     plan = """
         study = "sequential_tasks"

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import runner
+from experiments import PROJECT
 from experiments.benchmarks import (
     device_name,
     elsewhere,
@@ -30,8 +30,8 @@ from experiments.benchmarks import (
     row,
     seconds,
 )
-from experiments.loop import TRY_LATER
-from experiments.results import PROJECT
+from experiments.run import runner
+from experiments.run.loop import TRY_LATER
 from forgetting import data, networks, probes
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies

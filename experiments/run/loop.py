@@ -17,8 +17,8 @@ import torch
 from sacred.utils import SacredInterrupt
 from tqdm import tqdm
 
-from experiments import checkpoints
-from experiments.observer import RunFolder
+from experiments.run import checkpoints
+from experiments.run.observer import RunFolder
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically

@@ -5,7 +5,8 @@ never pooled."""
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.results import Group, StoredRun, groups
+from experiments.run.stored import StoredRun
+from experiments.show.groups import Group, groups
 
 SETTINGS = (
     *("regularizer", "spectral_norm", "gradient_penalty_weight"),

@@ -25,8 +25,9 @@ from sacred import SETTINGS, Experiment, Ingredient
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments import checkpoints
-from experiments.loop import (
+from experiments import PROJECT
+from experiments.run import checkpoints
+from experiments.run.loop import (
     TRY_LATER,
     Diverged,
     Held,
@@ -36,7 +37,7 @@ from experiments.loop import (
     run_to_the_end,
     sole_user,
 )
-from experiments.observer import RunFolder
+from experiments.run.observer import RunFolder
 from forgetting import data
 from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
@@ -52,7 +53,6 @@ __all__ = [
     "main",
 ]
 
-PROJECT = Path(__file__).resolve().parents[1]
 REFERENCE = PROJECT / "results/reference"
 # How and where a run proceeds; a run may be taken up again with other values of these.
 NOT_THE_RUN = (

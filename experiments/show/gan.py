@@ -11,9 +11,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments import grids
-from experiments.plotting import draw_curve, panels, rows, seeds
-from experiments.results import READ_ERRORS, Group, StoredRun, sample_grids
+from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
+from experiments.show import grids
+from experiments.show.groups import Group
+from experiments.show.plotting import draw_curve, panels, rows, seeds
 
 MODELS = {
     "uncond": "unconditional GAN",
