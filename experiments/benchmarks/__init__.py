@@ -1,6 +1,5 @@
 """What `make bench` measures: a function a subject, which yields rows of the table."""
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -66,7 +65,7 @@ _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
     if keeps_memory:
-        from experiments.run.loop import keep_freed_memory
+        from experiments.run.process import keep_freed_memory
 
         keep_freed_memory()
     _steps.append(make(*arguments))
@@ -107,10 +106,11 @@ def preset_settings(study: str, preset: str) -> dict:
     """All settings of an experiment's preset, flat."""
     from sacred.initialize import create_run
 
+    from experiments.run.study import studies
     from forgetting.settings import flat
 
-    module = importlib.import_module(f"experiments.{study}")
-    run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")
+    experiment = studies()[study].experiment
+    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
     return flat(run.config)
 
 
@@ -121,22 +121,22 @@ def learner(study: str, preset: str, device, **settings):
 
     import torch
 
-    from experiments import runner
-    from experiments.run.loop import prepare
+    from experiments.run import resolve
+    from experiments.run.process import prepare
+    from experiments.run.study import studies
 
     prepare(device)
-    module = importlib.import_module(f"experiments.{study}")
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
         "dataset.size": 32,
         "device": device.type,
         "probe_images": 1000,
     }
-    chosen, digits = runner.resolve(chosen | settings, least_classes=2)
+    chosen, digits = resolve.resolve(chosen | settings, least_classes=2)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )
-    return module.STUDY.build(chosen, digits, device, autocast)
+    return studies()[study].build(chosen, digits, device, autocast)
 
 
 def device_name(device) -> str:

@@ -30,8 +30,8 @@ from experiments.benchmarks import (
     row,
     seconds,
 )
-from experiments.run import runner
-from experiments.run.loop import TRY_LATER
+from experiments.run import resolve
+from experiments.run.exit_codes import TRY_LATER
 from forgetting import data, networks, probes
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies
@@ -331,7 +331,7 @@ def _study_on_many(name: str, device: torch.device, fewer: int = 1, **settings):
                 repeated[f"{split}_{what}"] = few[torch.arange(n) % len(few)]
         return dataclasses.replace(digits, **repeated)
 
-    with mock.patch.object(runner, "resolve", partial(runner.resolve, load=many)):
+    with mock.patch.object(resolve, "resolve", partial(resolve.resolve, load=many)):
         images = preset_settings(name, "paper")["probe_images"]
         return learner(name, "paper", device, probe_images=images, **settings)
 

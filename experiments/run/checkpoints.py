@@ -33,7 +33,7 @@ def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
     whole = {"version": VERSION, **state, "study": study, "snapshots": snapshots}
     latest = _write(folder, "checkpoint", step, whole)
     others = [path for path in stored(folder) if path.name != latest]
-    same_step = [path for path in others if _step(path) == step]
+    same_step = [path for path in others if step_of(path) == step]
     for old in {*same_step, *[path for path in others if path not in same_step][keep - 1 :]}:
         old.unlink(missing_ok=True)
 
@@ -57,10 +57,11 @@ def _write(folder: Path, kind: str, step: int, content) -> str:
 def stored(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
     found = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
-    return sorted(found, key=_step, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The update after which a checkpoint was written."""
     return int(NAME.fullmatch(path.name)[1])
 
 
