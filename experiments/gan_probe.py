@@ -153,7 +153,7 @@ def check(settings, images) -> None:
 
 
 def build(settings, images, device, autocast, to_train=True):
-    from gan import fidelity
+    from gan import extractor, fidelity
     from gan.probe_study import ProbeStudy
 
     quality, about = None, {}
@@ -161,14 +161,14 @@ def build(settings, images, device, autocast, to_train=True):
         # Inception's 2,048 features say nothing of 364 digits; other images take it where it is to
         # be had, else a small classifier of these very images: fd_<its name>, and never fid.
         name = settings["dataset.name"]
-        choose = fidelity.find_extractor if name == "digits" else fidelity.choose_extractor
-        extractor = choose(name, images, default_path("data/extractors"), device)
+        choose = extractor.find_extractor if name == "digits" else fidelity.choose_extractor
+        chosen = choose(name, images, default_path("data/extractors"), device)
         about = {"extractor": "Inception of torch-fidelity"}
-        if extractor:
-            about = {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
+        if chosen:
+            about = {"extractor": chosen.name, "extractor_sha256": chosen.sha256}
 
-        def quality(samples):
-            return fidelity.quality(samples, images.test_images, extractor, device)
+        def quality(samples, reader=chosen):
+            return fidelity.quality(samples, images.test_images, reader, device)
 
     chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - {"width"}}
     return ProbeStudy(images, device, autocast, quality, about, **chosen)
@@ -183,14 +183,12 @@ def draw_samples(study, folder) -> str:
     import torch
 
     from forgetting.files import write_atomically
-    from gan.networks import LATENT
-    from gan.probe_study import image_grid
+    from gan.samples import image_grid, latents_and_labels
 
     if study.generator is None:
         raise UserError("resume: a run of rotation_only has no generator to sample from")
     draws = torch.Generator().manual_seed(1)
-    latents = torch.randn(100, LATENT, generator=draws)
-    images = study.sample(latents, torch.arange(100) % len(study.dataset.classes))
+    images = study.sample(*latents_and_labels(100, len(study.dataset.classes), draws))
     path = folder / "sample.png"
     write_atomically(path, image_grid(images))
     return f"100 images of step {study.position} in {path}"

@@ -27,7 +27,7 @@ from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import style
 from forgetting import data
-from gan import fidelity
+from gan import extractor
 from gan.probe_study import ProbeStudy
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
@@ -159,12 +159,12 @@ def test_another_extractor_is_refused(tmp_path, capsys, monkeypatch):
     here = ["with", *TINY, "model=uncond", f"results_dir={tmp_path}"]
     code, _, _ = in_process(capsys, *here, "stop_after=0.01s")
     assert code == exit_codes.TRY_LATER
-    find = fidelity.find_extractor
+    find = extractor.find_extractor
 
     def another(*arguments):
         return dataclasses.replace(find(*arguments), name="another_cnn", sha256="abc")
 
-    monkeypatch.setattr(fidelity, "find_extractor", another)
+    monkeypatch.setattr(extractor, "find_extractor", another)
     code, _, err = in_process(capsys, *here, "resume=1")
     assert code == 1 and err.startswith("error: resume: the run began with the features of digits_")
     assert "another_cnn abc" in err and err.count("\n") == 1
@@ -183,7 +183,7 @@ def test_images_that_are_read_as_needed_train_the_same(folder_of_digits, tmp_pat
 
 def test_a_finished_gan_draws_samples(folder, capsys, monkeypatch):
     # Which needs no measure of quality.
-    monkeypatch.setattr(fidelity, "find_extractor", lambda *_: pytest.fail("not needed"))
+    monkeypatch.setattr(extractor, "find_extractor", lambda *_: pytest.fail("not needed"))
     code, out, _ = in_process(capsys, "sample", "with", "resume=2", f"results_dir={folder}")
     assert code == 0 and "100 images of step 4" in out
     assert Image.open(folder / "2" / "sample.png").size == (90, 90)

@@ -135,8 +135,8 @@ def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
             study.step()
             if arm is _SSGAN:  # as many as a run of this preset keeps
                 fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
-                study.snapshots = {500 * i: fakes + i for i in range(11)}
-            save()  # each snapshot is written once, at its own probe
+                study.fakes = {500 * i: fakes + i for i in range(11)}
+            save()  # each generator's fakes are written once, at its own probe
             shares = []
             for _ in range(rounds):
                 step = seconds(lambda study=study: [study.step() for _ in range(5)], device) / 5

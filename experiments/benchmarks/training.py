@@ -357,7 +357,7 @@ def _gan_parts(study, device: torch.device, fewer: int) -> float:
     `fewer` times as many images to probe with."""
     probes = study.total_steps // study.probe_every
     fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
-    study.snapshots = {-i: fakes for i in range(1, probes // 2)}
+    study.fakes = {-i: fakes for i in range(1, probes // 2)}
     study.probe_c = [0.01] * len(study.discriminator.backbone.blocks)
     study.seconds = dict.fromkeys(study.seconds, 0.0)
     study.position = study.quality_every
