@@ -72,7 +72,7 @@ def bring_to_the_end(
     from distributed import Reschedule, get_worker
 
     worker, env, start = get_worker(), dict(os.environ), time.monotonic()
-    own = int(worker.state.total_resources.get("GPU", 0))
+    own = 0 if _on_the_cpu(words) else int(worker.state.total_resources.get("GPU", 0))
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
     command += [f"results_dir={folder}", "resume=auto"]
     with contextlib.ExitStack() as stack:
@@ -187,7 +187,7 @@ def sweep(
         if scheduler:
             client = Client(scheduler, timeout=10)
         else:
-            devices = _devices()
+            devices = _devices(to_do)
             cluster = LocalCluster(
                 n_workers=min(workers or devices or _cores(), len(to_do)),
                 threads_per_worker=1,
@@ -222,10 +222,16 @@ def _terminate(*_) -> None:
     raise _Terminated
 
 
-def _devices() -> int:
+def _devices(runs: Sequence[Planned]) -> int:
+    """The GPUs of this machine; none for runs that are all of the CPU."""
     import torch
 
-    return torch.cuda.device_count()
+    return 0 if all(_on_the_cpu(run.words) for run in runs) else torch.cuda.device_count()
+
+
+def _on_the_cpu(words: Sequence[str]) -> bool:
+    asked = [word.partition("=")[2].strip("'\" ") for word in words if key_of(word) == "device"]
+    return asked[-1:] == ["cpu"]
 
 
 def _cores() -> int:
@@ -254,10 +260,11 @@ def _wait_for(
         if not _workers(client):
             print("waiting for a worker")
             client.wait_for_workers(1)
-        on_gpu = any(_gpus(worker) for worker in _workers(client))
+        to_do = [run for run in runs if run.to_do]
+        on_cpu = all(_on_the_cpu(run.words) for run in to_do)
+        on_gpu = not on_cpu and any(_gpus(worker) for worker in _workers(client))
     except (OSError, CancelledError):
         raise lost from None
-    to_do = [run for run in runs if run.to_do]
     # In the plan's order, but those that are held elsewhere last: by then their process may have
     # ended, or died. Dask gets no more of them than run at once: it moves tasks that queue on its
     # workers, and those it moves overtake the others.
@@ -434,7 +441,7 @@ def main() -> None:
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
-            here = 1 if options.scheduler else _devices() or _cores()
+            here = 1 if options.scheduler else _devices(runs) or _cores()
             show(runs, options.workers or here)
             return
         print(summary(runs))
