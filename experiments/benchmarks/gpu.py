@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks import PROJECT
@@ -26,6 +27,7 @@ from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
 SHARES = {1: 60, 2: 150, 3: 120, 4: 90}  # seconds of eight minutes
+PARTS = (sys.executable, "-m", "experiments.benchmarks.parts")
 BESIDE = 60  # of the same: to read the images and to write
 LOG_BYTES = 10**6
 # A look at the network fails at once, where it could hang or begin a download.
@@ -82,8 +84,17 @@ def shares(minutes: float, parts: list[int]) -> dict[int, float]:
     return {0: beside, **{part: SHARES[part] * each for part in parts}}
 
 
-def run(out: Path, seconds: dict[int, float], images: str | None, rehearse: bool) -> bool:
-    """Run the parts one after another; whether one failed or was not through in its time."""
+def run(
+    out: Path,
+    seconds: dict[int, float],
+    images: str | None,
+    rehearse: bool,
+    command: Sequence[str] = PARTS,
+) -> bool:
+    """Run the parts one after another; whether one failed or was not through in its time.
+
+    seconds: as `shares` gives them. command: what takes a part's number, `out`, its seconds and
+    the images."""
     out.mkdir(parents=True, exist_ok=True)
     _adopt_orphans()
     environment = {
@@ -98,8 +109,7 @@ def run(out: Path, seconds: dict[int, float], images: str | None, rehearse: bool
     report = {"rehearsal": rehearse, "images": images or "digits", "parts": {}}
     for part, share in seconds.items():
         log = out / f"part-{part}.log"
-        words = [sys.executable, "-m", "experiments.benchmarks.parts", str(part), str(out)]
-        words += [f"{share:.1f}", *([images] if images else [])]
+        words = [*command, str(part), str(out), f"{share:.1f}", *([images] if images else [])]
         print(f"part {part}, {share:.0f} s at most", flush=True)
         start = time.monotonic()
         with log.open("wb") as file:

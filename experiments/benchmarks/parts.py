@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -97,8 +98,9 @@ def sequential_study(out: Path, end: float, images: str | None) -> int:
             exported = Path(folder) / "exported"
             words = [str(EXPERIMENTS / "results.py"), "export", "--out", str(exported)]
             code = _call([*words, *(word for run in complete for word in ("--runs", str(run)))])
-            archive = ["tar", "-czf", str(out / "runs.tar.gz"), "-C", str(exported), "."]
-            code = code or subprocess.call(archive)
+            if not code:
+                with tarfile.open(out / "runs.tar.gz", "w:gz") as archive:
+                    archive.add(exported, ".")
         names = " ".join(run.name for run in complete)
     print(f"{len(complete)} runs complete: {names}")
     return code if complete else 1
