@@ -13,7 +13,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from experiments.benchmarks import PROJECT, REHEARSAL, put
+from experiments import PROJECT
+from experiments.benchmarks import REHEARSAL, put
 from forgetting.errors import UserError
 
 # What `make gpu` measures, the most wanted first; they can be rehearsed on a CPU.

@@ -6,14 +6,15 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import ENVIRONMENT, PROJECT, TINY, command
 from torture import STUDIES, kill_and_resume
 
-from experiments import checkpoints
-from experiments.results import stored_runs
+from experiments.run import checkpoints
+from experiments.run.stored import stored_runs
 from forgetting.errors import UserError
 
 SCRIPT = "sequential_tasks.py"
@@ -68,27 +69,28 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert checkpoints.load(tmp_path) is None
 
 
-def test_a_snapshot_is_written_once_and_read_back_whole(tmp_path, capsys):
-    snapshots = {}
+def test_a_part_is_written_once_and_read_back_whole(tmp_path, capsys):
+    parts = {}
     for step in (0, 3, 6):
-        snapshots[step] = torch.full((1000,), step)
-        checkpoints.save(tmp_path, step, {"study": {"snapshots": snapshots}})
+        parts[f"fakes-{step}"] = torch.full((1000,), step)
+        checkpoints.save(tmp_path, step, {"study": {"parts": parts}})
         if step == 0:
-            (first,) = tmp_path.glob("snapshot-0-*")
+            (first,) = tmp_path.glob("fakes-0-*")
             written = first.stat().st_ino, first.stat().st_mtime_ns
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == written
-    assert len(list(tmp_path.glob("snapshot-*"))) == 3
+    assert len(list(tmp_path.glob("fakes-*"))) == 3
     for path in checkpoints.stored(tmp_path):
         assert path.stat().st_size < 4000  # holds none of them
-    read = checkpoints.load(tmp_path)["study"]["snapshots"]
-    assert all(torch.equal(read[step], snapshots[step]) for step in (0, 3, 6))
-    (last,) = tmp_path.glob("snapshot-6-*")
+    read = checkpoints.load(tmp_path)["study"]["parts"]
+    assert read.keys() == parts.keys()
+    assert all(torch.equal(read[name], parts[name]) for name in parts)
+    (last,) = tmp_path.glob("fakes-6-*")
     last.write_bytes(b"damaged")
-    assert list(checkpoints.load(tmp_path)["study"]["snapshots"]) == [0, 3]
+    assert list(checkpoints.load(tmp_path)["study"]["parts"]) == ["fakes-0", "fakes-3"]
     assert "falling back" in capsys.readouterr().out
     checkpoints._known_whole.clear()  # as in the process that goes on
-    checkpoints.save(tmp_path, 6, {"study": {"snapshots": snapshots}})
-    assert torch.equal(checkpoints.load(tmp_path)["study"]["snapshots"][6], snapshots[6])
+    checkpoints.save(tmp_path, 6, {"study": {"parts": parts}})
+    assert torch.equal(checkpoints.load(tmp_path)["study"]["parts"]["fakes-6"], parts["fakes-6"])
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
@@ -97,6 +99,14 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(UserError, match="another version of this program \\(99, not"):
         checkpoints.load(tmp_path)
+
+
+def test_a_checkpoint_of_an_older_program_is_refused_in_one_line():
+    """Of a GAN's run that commit 9afe66d began."""
+    with pytest.raises(UserError) as refused:
+        checkpoints.load(Path(__file__).parent / "version_3")
+    assert "checkpoint-0-" in str(refused.value) and "\n" not in str(refused.value)
+    assert f"(3, not {checkpoints.VERSION}); go on with that one" in str(refused.value)
 
 
 def test_other_images_than_the_run_began_on_are_refused(tmp_path, digits):

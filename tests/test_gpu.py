@@ -14,8 +14,8 @@ import torch
 from conftest import command
 from torture import STUDIES
 
-from experiments import checkpoints
 from experiments.benchmarks import learner
+from experiments.run import checkpoints
 from forgetting import data
 
 REHEARSED = bool(os.environ.get("REHEARSE"))

@@ -1,6 +1,5 @@
 """What `make bench` measures: a function a subject, which yields rows of the table."""
 
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +13,6 @@ import numpy as np
 
 from forgetting.files import write_atomically
 
-PROJECT = Path(__file__).resolve().parents[2]
 REHEARSAL = "rehearsal"  # the device of rows whose figures mean nothing
 # What the functions that `make gpu` calls take in a rehearsal, which is for their paths alone.
 SMALL = {
@@ -91,7 +89,7 @@ _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
     if keeps_memory:
-        from experiments.loop import keep_freed_memory
+        from experiments.run.process import keep_freed_memory
 
         keep_freed_memory()
     _steps.append(make(*arguments))
@@ -132,10 +130,11 @@ def preset_settings(study: str, preset: str) -> dict:
     """All settings of an experiment's preset, flat."""
     from sacred.initialize import create_run
 
+    from experiments.run.study import studies
     from forgetting.settings import flat
 
-    module = importlib.import_module(f"experiments.{study}")
-    run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")
+    experiment = studies()[study].experiment
+    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
     return flat(run.config)
 
 
@@ -146,22 +145,22 @@ def learner(study: str, preset: str, device, **settings):
 
     import torch
 
-    from experiments import runner
-    from experiments.loop import prepare
+    from experiments.run import resolve
+    from experiments.run.process import prepare
+    from experiments.run.study import studies
 
     prepare(device)
-    module = importlib.import_module(f"experiments.{study}")
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
         "dataset.size": 32,
         "device": device.type,
         "probe_images": 1000,
     }
-    chosen, digits = runner.resolve(chosen | settings, least_classes=2)
+    chosen, digits = resolve.resolve(chosen | settings, least_classes=2)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )
-    return module.STUDY.build(chosen, digits, device, autocast)
+    return studies()[study].build(chosen, digits, device, autocast)
 
 
 def small_sizes(study: str, small: bool) -> dict:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmarks import PROJECT
+from experiments import PROJECT
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmarks import PROJECT, REHEARSAL, put, row
+from experiments import PROJECT
+from experiments.benchmarks import REHEARSAL, put, row
 from experiments.benchmarks.seeds import complete_runs
 
 REHEARSED = bool(os.environ.get("REHEARSE"))

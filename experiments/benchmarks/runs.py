@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments import checkpoints
+from experiments import PROJECT
 from experiments.benchmarks import (
-    PROJECT,
     device_name,
     learner,
     preset_settings,
     row,
     seconds,
 )
-from experiments.loop import TRY_LATER
+from experiments.run import checkpoints
+from experiments.run.exit_codes import TRY_LATER
 from forgetting.errors import UserError
 
 
@@ -77,7 +77,7 @@ def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
     """Four runs by two workers, by one, and in a plain loop of the same commands."""
-    from experiments.plan import read_plan
+    from experiments.sweeps.plan import read_plan
 
     plan = """
         study = "sequential_tasks"
@@ -143,8 +143,8 @@ def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
             study.step()
             if arm is _SSGAN:  # as many as a run of this preset keeps
                 fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
-                study.snapshots = {500 * i: fakes + i for i in range(11)}
-            save()  # each snapshot is written once, at its own probe
+                study.fakes = {500 * i: fakes + i for i in range(11)}
+            save()  # each generator's fakes are written once, at its own probe
             shares = []
             for _ in range(rounds):
                 step = seconds(lambda study=study: [study.step() for _ in range(5)], device) / 5

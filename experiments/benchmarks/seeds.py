@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.run.exit_codes import STOPPED, TRY_LATER
+
 AT_ONCE = 6  # two seeds of three arms
 START_UP = 8  # seconds
-TRY_LATER = (75, 130, 143)  # exit codes of a run that can be gone on with
+CAN_BE_GONE_ON_WITH = (TRY_LATER, *STOPPED)  # exit codes
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Run:
             return
         self.process = None
         self.complete = code == 0
-        self.ended = self.complete or not (self.paused and code in TRY_LATER)
+        self.ended = self.complete or not (self.paused and code in CAN_BE_GONE_ON_WITH)
         if self.ended and not self.complete:
             print(f"{self.name}: failed with exit code {code}", flush=True)
 

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import runner
+from experiments import PROJECT
 from experiments.benchmarks import (
-    PROJECT,
     device_name,
     elsewhere,
     in_turn,
@@ -32,6 +31,7 @@ from experiments.benchmarks import (
     seconds,
     small_sizes,
 )
+from experiments.run import resolve
 from forgetting import data, networks, probes
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies
@@ -354,7 +354,7 @@ def _study_on_many(name: str, device: torch.device, fewer: int = 1, **settings):
                 repeated[f"{split}_{what}"] = few[torch.arange(n) % len(few)]
         return dataclasses.replace(digits, **repeated)
 
-    with mock.patch.object(runner, "resolve", partial(runner.resolve, load=many)):
+    with mock.patch.object(resolve, "resolve", partial(resolve.resolve, load=many)):
         images = preset_settings(name, "paper")["probe_images"]
         return learner(name, "paper", device, probe_images=images, **settings)
 
@@ -380,7 +380,7 @@ def _gan_parts(study, device: torch.device, fewer: int) -> float:
     `fewer` times as many images to probe with."""
     probes = study.total_steps // study.probe_every
     fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
-    study.snapshots = {-i: fakes for i in range(1, probes // 2)}
+    study.fakes = {-i: fakes for i in range(1, probes // 2)}
     study.probe_c = [0.01] * len(study.discriminator.backbone.blocks)
     study.seconds = dict.fromkeys(study.seconds, 0.0)
     study.position = study.quality_every

@@ -5,7 +5,9 @@ never pooled."""
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.results import Group, StoredRun, groups
+from experiments.run.identity import as_text
+from experiments.run.stored import StoredRun
+from experiments.show.groups import Group, groups
 
 SETTINGS = (
     *("regularizer", "spectral_norm", "gradient_penalty_weight"),
@@ -30,7 +32,7 @@ def families(found: Sequence[Group]) -> list[list[Group]]:
     """Groups of GANs, those together that differ in cell alone."""
     by_scale: dict[str, list[Group]] = {}
     for group in found:
-        by_scale.setdefault(group.settings_but(SETTINGS), []).append(group)
+        by_scale.setdefault(as_text(group.readable_settings(SETTINGS)), []).append(group)
     return list(by_scale.values())
 
 
@@ -80,8 +82,9 @@ def without_grids(runs: Sequence[StoredRun]) -> list[StoredRun]:
         if not any(_of(group) == _of(family[0]) for group in others):
             of_paper = [group for group in family if cell(group.runs[0]) == PAPERS_CELL]
             left_out.remove((of_paper or family)[0])
-    settings = {group.runs[0].settings for group in left_out}
-    return [run for run in runs if run.settings not in settings]
+    kept = [group for family in whole for group in family if group not in left_out]
+    shown = {as_text(run.identity) for group in kept for run in group.runs}
+    return [run for run in runs if run.study != "gan_probe" or as_text(run.identity) in shown]
 
 
 def _of(group: Group) -> tuple[str, str]:

@@ -11,8 +11,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.intervals import band
-from experiments.results import Group, StoredRun
+from experiments.run.stored import StoredRun
+from experiments.show.groups import Group
+from experiments.show.intervals import band
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
 

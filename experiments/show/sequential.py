@@ -6,9 +6,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments.intervals import mean_interval, paired_interval
-from experiments.plotting import draw_curve, panels, rows, seeds
-from experiments.results import Group
+from experiments.show.groups import Group
+from experiments.show.intervals import mean_interval, paired_interval
+from experiments.show.plotting import draw_curve, panels, rows, seeds
 
 ARMS = {
     "vanilla": "vanilla classifier",

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments import grids
-from experiments.gan_figures import MODELS, PAST_FAKES, distance_metrics, with_past_fakes
-from experiments.intervals import Interval, holm, mean_interval, paired_interval
-from experiments.results import Group, StoredRun, groups
-from experiments.sequential_figures import ARMS, MEASURES, TRANSFER_MEASURES
+from experiments.run.stored import StoredRun
+from experiments.show import grids
+from experiments.show.gan import MODELS, PAST_FAKES, distance_metrics, with_past_fakes
+from experiments.show.groups import Group, groups
+from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.show.sequential import ARMS, MEASURES, TRANSFER_MEASURES
 from gan import past_fakes
 
 DIFFERENCES = (("rotation", "vanilla"), ("rotation", "augment"))

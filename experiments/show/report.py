@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.results import StoredRun
-from experiments.tables import EMPTY
+from experiments.run.stored import StoredRun
+from experiments.show.tables import EMPTY
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto;

@@ -11,9 +11,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from experiments import grids
-from experiments.plotting import draw_curve, panels, rows, seeds
-from experiments.results import READ_ERRORS, Group, StoredRun, sample_grids
+from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
+from experiments.show import grids
+from experiments.show.groups import Group
+from experiments.show.plotting import draw_curve, panels, rows, seeds
 
 MODELS = {
     "uncond": "unconditional GAN",
@@ -299,7 +300,7 @@ def figure1(found: Sequence[Group]) -> Figure:
 
 
 def split_grid(grid: np.ndarray, n: int) -> list[np.ndarray]:
-    """The n images of a picture that `gan.probe_study.image_grid` made."""
+    """The n images of a picture that `gan.samples.image_grid` made."""
     side = int(np.ceil(np.sqrt(n)))
     size = len(grid) // side
     corners = [(size * (i // side), size * (i % side)) for i in range(n)]
