@@ -63,7 +63,7 @@ def main() -> None:
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
-            here = 1 if options.scheduler else gpus() or cores()
+            here = 1 if options.scheduler else gpus(runs) or cores()
             show(runs, options.workers or here)
             return
         print(summary(runs))

@@ -256,6 +256,19 @@ def test_the_plans_order_holds_where_a_worker_comes_late(tmp_path, monkeypatch):
     assert all(abs(i - names.index(name)) <= 1 for i, name in enumerate(taken_up)), taken_up
 
 
+def test_runs_of_the_cpu_leave_the_gpus_alone(monkeypatch):
+    import torch
+
+    def asked(*words):
+        return plan.Planned("gan_probe", words, "", None, "to do", None, False)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    of_cpu = [asked("quick", "device=cpu", f"seed={i}") for i in range(3)]
+    assert engine.gpus(of_cpu) == 0
+    assert engine.gpus([*of_cpu, asked("quick", "seed=3")]) == 2
+    assert engine.gpus([asked("device=cpu", "device='cuda'")]) == 2  # the last one holds
+
+
 def test_workers_that_dask_left_out_are_asked_for_again(monkeypatch):
     from distributed import Client, LocalCluster
 

@@ -1,13 +1,24 @@
 """What `make bench` measures: a function a subject, which yields rows of the table."""
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+
+from forgetting.files import write_atomically
+
+REHEARSAL = "rehearsal"  # the device of rows whose figures mean nothing
+# What the functions that `make gpu` calls take in a rehearsal, which is for their paths alone.
+SMALL = {
+    "sequential_tasks": {"width": 4, "batch_size": 8, "rotated_images": 2},
+    "gan_probe": {"discriminator_width": 4, "generator_width": 4, "batch_size": 8},
+}
 
 
 def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str]) -> dict:
@@ -24,20 +35,33 @@ def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str
     }
 
 
+def put(rows: Iterable[dict], file: Path, but: str | None = None) -> None:
+    """Put rows into a table on disk, each in place of the one of its name and device; rows of the
+    device `but` are dropped first."""
+    there = json.loads(file.read_text())["rows"] if file.exists() else []
+    table = {(r["name"], r["device"]): r for r in there if r["device"] != but}
+    table |= {(r["name"], r["device"]): r for r in rows}
+    content = json.dumps({"rows": list(table.values())}, indent=1)
+    write_atomically(file, content.encode() + b"\n")
+
+
 def seconds(function: Callable[[], object], device=None, calls: int = 1) -> float:
-    """How long so many calls take, until a GPU has done their work, too."""
+    """How long so many calls take; on a GPU by its own clock, until it has done their work."""
     import torch
 
-    def finish():
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize()
-
-    finish()
-    start = time.perf_counter()
+    if device is None or device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return time.perf_counter() - start
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(calls):
         function()
-    finish()
-    return time.perf_counter() - start
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 @dataclass(frozen=True)
@@ -137,6 +161,11 @@ def learner(study: str, preset: str, device, **settings):
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )
     return studies()[study].build(chosen, digits, device, autocast)
+
+
+def small_sizes(study: str, small: bool) -> dict:
+    """The settings of a rehearsal, or none."""
+    return SMALL[study] if small else {}
 
 
 def device_name(device) -> str:

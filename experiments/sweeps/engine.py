@@ -14,7 +14,12 @@ from tqdm import tqdm
 
 from experiments.run.exit_codes import TRY_LATER
 from experiments.sweeps.plan import ELSEWHERE, Planned, duration
-from experiments.sweeps.worker import bring_to_the_end, ignore_interrupts, stop_runs
+from experiments.sweeps.worker import (
+    bring_to_the_end,
+    ignore_interrupts,
+    on_the_cpu,
+    stop_runs,
+)
 from forgetting.errors import UserError
 
 # Dask gives a task up when four workers died that had it, queued ones too; a run loses little by
@@ -52,7 +57,7 @@ def sweep(
         if scheduler:
             client = Client(scheduler, timeout=10)
         else:
-            devices = gpus()
+            devices = gpus(to_do)
             cluster = LocalCluster(
                 n_workers=min(workers or devices or cores(), len(to_do)),
                 threads_per_worker=1,
@@ -87,10 +92,15 @@ def _terminate(*_) -> None:
     raise _Terminated
 
 
-def gpus() -> int:
+def gpus(runs: Sequence[Planned]) -> int:
+    """Those of this machine; none for runs that are all of the CPU."""
     import torch
 
-    return torch.cuda.device_count()
+    return 0 if _all_on_the_cpu(runs) else torch.cuda.device_count()
+
+
+def _all_on_the_cpu(runs: Sequence[Planned]) -> bool:
+    return all(on_the_cpu(run.words) for run in runs)
 
 
 def cores() -> int:
@@ -119,10 +129,11 @@ def _wait_for(
         if not _workers(client):
             print("waiting for a worker")
             client.wait_for_workers(1)
-        on_gpu = any(_gpus(worker) for worker in _workers(client))
+        to_do = [run for run in runs if run.to_do]
+        some_on_gpus = any(_gpus(worker) for worker in _workers(client))
+        on_gpu = some_on_gpus and not _all_on_the_cpu(to_do)
     except (OSError, CancelledError):
         raise lost from None
-    to_do = [run for run in runs if run.to_do]
     # In the plan's order, but those that are held elsewhere last: by then their process may have
     # ended, or died. Dask gets no more of them than run at once: it moves tasks that queue on its
     # workers, and those it moves overtake the others.

@@ -26,7 +26,7 @@ def bring_to_the_end(
     from distributed import Reschedule, get_worker
 
     worker, env, start = get_worker(), dict(os.environ), time.monotonic()
-    own = int(worker.state.total_resources.get("GPU", 0))
+    own = 0 if on_the_cpu(words) else int(worker.state.total_resources.get("GPU", 0))
     command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
     command += [f"results_dir={folder}", "resume=auto"]
     with contextlib.ExitStack() as stack:
@@ -42,6 +42,12 @@ def bring_to_the_end(
     if code in STOPPED and sweep not in _stopped:  # as a cluster stops what a node runs
         raise Reschedule
     return code, said, time.monotonic() - start
+
+
+def on_the_cpu(words: Sequence[str]) -> bool:
+    """Whether a run's KEY=VALUE words ask for the CPU, so that it takes no GPU; the last holds."""
+    devices = [word.partition("=")[2] for word in words if word.split("=")[0].strip() == "device"]
+    return bool(devices) and devices[-1].strip("'\" ") == "cpu"
 
 
 def _visible(devices: int) -> list[str]:
