@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from forgetting.measures import Logged, of_run
+
 # A run tells its study by the setting that names its arm: Sacred's --name may change its name.
 ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
-ARMS = {
-    "sequential_tasks": ("vanilla", "rotation", "augment"),
-    "gan_probe": ("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"),
-}
 # They do not change what a run computes, so runs that differ in them alone belong together.
 INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -164,7 +162,14 @@ def read_run(path: Path) -> StoredRun:
     record = json.loads((path / "run.json").read_text())
     config = json.loads((path / "config.json").read_text())
     info = json.loads((path / "info.json").read_text())
-    metrics = json.loads((path / "metrics.json").read_text())
+    logged = json.loads((path / "metrics.json").read_text())
+    metrics = {
+        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+        for name, m in logged.items()
+    }
+    for name, (steps, values) in metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
+            raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
     (study,) = (study for study, arm in ARM_SETTING.items() if arm in config)
     repositories = record["experiment"].get("repositories") or [{}]
     commit = (repositories[0].get("commit") or "unknown")[:10]
@@ -177,30 +182,27 @@ def read_run(path: Path) -> StoredRun:
         data=config["dataset"]["label"],
         preset=config["preset"],
         config=config,
-        result=_with_differences(record["result"]),
+        result=record["result"] | of_run(Logged(metrics, config, _past_fakes(path))),
         info=info,
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record["meta"]["options"]["UPDATE"]),
-        metrics={
-            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-            for name, m in metrics.items()
-        },
+        metrics=metrics,
     )
     run.settings  # noqa: B018  what it is made of must be there
-    if not (type(run.seed) is int and isinstance(run.result, dict)):
-        raise TypeError("seed or result is not what this program writes")
-    if run.arm not in ARMS[study]:
-        raise ValueError(f"no figure knows {ARM_SETTING[study]}={run.arm}")
-    for name, (steps, values) in run.metrics.items():
-        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
-            raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
+    if not (type(run.seed) is int and isinstance(run.arm, str)):
+        raise TypeError("seed or arm is not what this program writes")
     return run
 
 
-def _with_differences(result: dict) -> dict:
-    if {"probe_first_cycle", "probe_last_cycle"} <= result.keys():
-        return result | {"probe_gain": result["probe_last_cycle"] - result["probe_first_cycle"]}
-    return result
+def _past_fakes(path: Path) -> list[dict]:
+    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
+    says which that was."""
+    try:
+        table = _csv(path / "past_fakes.csv")
+        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
+        return table.to_dict("records") if whole else []
+    except READ_ERRORS:
+        return []
 
 
 def _natural(path: Path) -> list:

@@ -2,6 +2,7 @@
 in Table 2 of Chen et al., arXiv 1811.11212, or, beyond it, in the learning rate. Other scales are
 never pooled."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -31,7 +32,8 @@ def families(found: Sequence[Group]) -> list[list[Group]]:
     """Groups of GANs, those together that differ in cell alone."""
     by_scale: dict[str, list[Group]] = {}
     for group in found:
-        by_scale.setdefault(group.settings_but(SETTINGS), []).append(group)
+        shared = json.dumps(group.readable_settings(SETTINGS), sort_keys=True, default=str)
+        by_scale.setdefault(shared, []).append(group)
     return list(by_scale.values())
 
 
@@ -81,8 +83,8 @@ def without_grids(runs: Sequence[StoredRun]) -> list[StoredRun]:
         if not any(_of(group) == _of(family[0]) for group in others):
             of_paper = [group for group in family if cell(group.runs[0]) == PAPERS_CELL]
             left_out.remove((of_paper or family)[0])
-    settings = {group.runs[0].settings for group in left_out}
-    return [run for run in runs if run.settings not in settings]
+    of_grids = {id(run) for group in left_out for run in group.runs}
+    return [run for run in runs if id(run) not in of_grids]
 
 
 def _of(group: Group) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """What a plan asks for, and what is stored of it already.
 
 A plan is a TOML file of a study, [settings] that all its runs share and a [grid] of values to
-combine; the project's own are in experiments/plans/. PyTorch is imported where it is used: workers,
-which import this file by experiments/sweep.py, have no use for it.
+combine; the project's own are in experiments/sweeps/plans/. What its runs are to show is read by
+claims.py. PyTorch is imported where it is used: workers, which import this file by
+experiments/sweep.py, have no use for it.
 """
 
 import ast
@@ -17,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.sweeps.claims import PLANS, claims_of
 from forgetting.errors import UserError
 
-PLANS = Path(__file__).with_name("plans")
 STUDIES = ("sequential_tasks", "gan_probe")
 ELSEWHERE = "running elsewhere"
 
@@ -59,16 +60,18 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"PLAN: {path} is no TOML file: {error}") from None
-    unknown = plan.keys() - {"study", "grid", "settings"}
+    unknown = plan.keys() - {"study", "grid", "settings", "family", "claims"}
     if unknown:
         raise UserError(
-            f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings]"
+            f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings], "
+            "family, [[claims]]"
         )
     if plan.get("study") not in STUDIES:
         raise UserError(f"PLAN: study in {path} must be {' or '.join(STUDIES)}")
     for part in ("grid", "settings"):
         if not isinstance(plan.get(part, {}), dict):
             raise UserError(f"PLAN: [{part}] of {path} must hold settings")
+    claims_of(plan, str(path))
     axes = [[_words(plan.get("settings", {}))]]
     for key, values in flat(plan.get("grid", {})).items():
         if not isinstance(values, list) or not values:
