@@ -30,6 +30,9 @@ _COLOURS = {
     for known in WORDS.values()
     for arm, colour in zip(known, sns.color_palette("colorblind"), strict=False)
 }
+# Of the other arms: between the hues of those, in degrees of HUSL.
+_HUES = (*range(75, 125), *range(184, 224), *range(264, 298), *range(338, 366))
+_LIGHTNESS = (0.3, 0.55, 0.75)
 
 
 def in_order(study: str, arms: Iterable[str]) -> list[str]:
@@ -55,8 +58,8 @@ def colour_of(arm: str) -> tuple[float, float, float]:
     if arm in _COLOURS:
         return _COLOURS[arm]
     number = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:4])
-    hue, light = number % 360, (35, 60, 75)[number // 360 % 3]
-    return sns.husl_palette(1, h=hue / 360, s=0.8, l=light / 100)[0]
+    lightness, place = number % len(_LIGHTNESS), number // len(_LIGHTNESS) % len(_HUES)
+    return sns.husl_palette(1, h=_HUES[place] / 360, s=0.8, l=_LIGHTNESS[lightness])[0]
 
 
 def wrapped(text: str, width: int) -> str:

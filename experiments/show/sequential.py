@@ -24,6 +24,7 @@ from experiments.show.plotting import (
     keep,
     label,
     leftmost,
+    legend,
     lines,
     panels,
     rows,
@@ -101,10 +102,10 @@ def representation(found: Sequence[Group]) -> Figure:
             axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
         for arm in arms_of(group):
             runs = group.of_arm(arm)
-            line = {"label": label(runs, 40, in_words=True), "color": colour_of(arm)}
+            line = {"label": label(runs, 30, in_words=True), "color": colour_of(arm)}
             draw_curve(axis, runs, "probe/final", marker=".", linewidth=1, **line)
         axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
-        axis.legend(frameon=False, fontsize="x-small")
+        legend(axis, len(group.arms()))
 
     shows = "mean over seeds, 95 % t band"
     return rows(found, "representation, sequential tasks", 2.4, draw, shows)
