@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.run.identity import as_text
 from experiments.run.stored import load_runs, read_run, sample_grids, stored_runs
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
@@ -38,9 +39,9 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
     runs = stored_runs(*folders)
     for run in runs:
         target = Path(out) / f"{run.study}-{run.preset}-{run.arm}-{run.seed}"
-        if target.exists() and read_run(target).settings != run.settings:
-            settings = hashlib.sha256(run.settings.encode()).hexdigest()[:6]
-            target = target.with_name(f"{target.name}-{settings}")
+        if target.exists() and read_run(target).identity != run.identity:
+            digest = hashlib.sha256(as_text(run.identity).encode()).hexdigest()[:6]
+            target = target.with_name(f"{target.name}-{digest}")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         record = json.loads((run.folder / "run.json").read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
-from gan.fidelity import read_extractor, train_extractor
+from gan.extractor import read_extractor, train_extractor
 
 
 def main() -> None:

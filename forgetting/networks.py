@@ -19,6 +19,11 @@ def scale_images(images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of `scale_images`: float (N, 3, H, W) in [-1, 1] -> the nearest uint8."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def conv_then_average_pool(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     """avg_pool2d(conv(x), 2) for a 3x3 convolution with padding 1, in 2.25 times fewer operations.
 

@@ -24,8 +24,6 @@ from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
 from forgetting.seeding import derived_seed, generator
 from forgetting.tasks import OneVsAllStream
 
-METHODS = ("vanilla", "rotation", "augment")
-HEADS = ("shared", "per_task")
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
 

@@ -14,23 +14,25 @@ import torch.nn.functional as F
 
 from forgetting.devices import to_device
 
-LOSSES = ("hinge", "non_saturating")
-
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, kind: str) -> torch.Tensor:
     """-V for the discriminator: hinge (arXiv 1802.05957, equation 16) or log loss
-    (arXiv 1406.2661, equation 1)."""
+    (arXiv 1406.2661, equation 1). Raises ValueError for another kind."""
     if kind == "hinge":
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    if kind == "non_saturating":
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    raise ValueError(f"loss: hinge or non_saturating, not {kind!r}")
 
 
 def generator_loss(fake: torch.Tensor, kind: str) -> torch.Tensor:
     """V for the generator: -E[D(G(z))] (arXiv 1802.05957, equation 17) or -E[log D(G(z))]
-    (arXiv 1406.2661, Section 3)."""
+    (arXiv 1406.2661, Section 3). Raises ValueError for another kind."""
     if kind == "hinge":
         return -fake.mean()
-    return F.softplus(-fake).mean()
+    if kind == "non_saturating":
+        return F.softplus(-fake).mean()
+    raise ValueError(f"loss: hinge or non_saturating, not {kind!r}")
 
 
 def gradient_penalty(

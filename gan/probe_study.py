@@ -6,8 +6,6 @@ features, and it has to tell real images from the fakes of every earlier generat
 trained on itself forgotten? argued on toy data by Thanh-Tung & Tran, arXiv 1807.04015).
 """
 
-import csv
-import io
 import math
 import time
 from collections.abc import Mapping
@@ -24,7 +22,7 @@ from forgetting.errors import UserError
 from forgetting.networks import build, scale_images
 from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
 from forgetting.seeding import derived_seed, generator
-from gan import losses
+from gan import losses, past_fakes, samples
 from gan.networks import LATENT, Discriminator, Generator
 
 # Model -> modulation of the generator's batch norm; whether there is a rotation loss.
@@ -35,7 +33,7 @@ MODELS = {
     "ssgan_sbn": ("latent", True),
     "rotation_only": (None, True),
 }
-FAKES_A_SNAPSHOT = 1000
+FAKES = 1000
 SAMPLES_IN_A_GRID = 64
 IMAGES_IN_FIGURE_1 = 4  # real ones, and as many generated
 
@@ -85,7 +83,7 @@ class ProbeStudy:
         self.seconds = {"probe": 0.0, "past_fakes": 0.0, "quality": 0.0}  # spent evaluating
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
         self.extractor = dict(extractor)
-        self.held_out = dataset.balanced_test_subset(FAKES_A_SNAPSHOT).to(device)
+        self.held_out = dataset.balanced_test_subset(FAKES).to(device)
         self.info = {
             **extractor,
             "held_out_real_images": len(self.held_out),
@@ -132,10 +130,8 @@ class ProbeStudy:
             name: generator(seed, name) for name in ("images", "latent", "labels", "penalty")
         }
 
-        fixed = generator(seed, "fixed latents")
-        self.fixed_latents = torch.randn(FAKES_A_SNAPSHOT, LATENT, generator=fixed)
-        self.fixed_labels = torch.arange(FAKES_A_SNAPSHOT) % classes
-        self.snapshots: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
+        self.fixed = samples.latents_and_labels(FAKES, classes, generator(seed, "fixed latents"))
+        self.fakes: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
         self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
         self.labelled = classes > 1
         if self.labelled:
@@ -283,7 +279,7 @@ class ProbeStudy:
             values["accuracy/rotation"] = self._rotation_accuracy()
         if self.generator is not None:
             with self._timed("past_fakes"):
-                self.snapshots[self.position] = self.sample(self.fixed_latents, self.fixed_labels)
+                self.fakes[self.position] = self.sample(*self.fixed)
                 values |= self._score_past_fakes()
             # At the first probe at or after every multiple.
             due = self.position % self.quality_every < self.probe_every
@@ -343,22 +339,16 @@ class ProbeStudy:
         probabilities = self.rotation_probabilities(torch.cat([upright, turned_copies(upright)]))
         return float((probabilities.argmax(1) == rotation_labels(len(upright)).numpy()).mean())
 
-    @torch.inference_mode()
     def sample(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The generator's images (N, 3, S, S) uint8, on the CPU, with its running statistics."""
-        self.generator.eval()
-        parts, n = [], evaluation_batch(self.dataset.test_images, self.device)
-        for z, y in zip(latents.split(n), labels.split(n), strict=True):
-            with self.autocast():
-                images = self.generator(z.to(self.device), y.to(self.device))
-            parts.append(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
-        return torch.cat(parts).contiguous()
+        at_once = evaluation_batch(self.dataset.test_images, self.device)
+        return samples.sample(self.generator, latents, labels, self.autocast, at_once)
 
     def _samples_for_quality(self) -> torch.Tensor:
         # Fixed latents, the same at every evaluation: differences are the generator's.
         draws = torch.Generator().manual_seed(0)
-        latents = torch.randn(self.quality_images, LATENT, generator=draws)
-        return self.sample(latents, torch.arange(self.quality_images) % len(self.dataset.classes))
+        classes = len(self.dataset.classes)
+        return self.sample(*samples.latents_and_labels(self.quality_images, classes, draws))
 
     @torch.inference_mode()
     def _logits(self, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
@@ -370,30 +360,13 @@ class ProbeStudy:
         return torch.cat(parts).numpy()
 
     def _score_past_fakes(self) -> dict[str, float]:
-        """Held-out real images against every snapshot's fakes; the means over past snapshots."""
-        from sklearn.metrics import roc_auc_score
-
-        real = self._logits(
-            self.dataset.test_images[self.held_out], self.dataset.test_labels[self.held_out]
-        )
-        for step, fakes in self.snapshots.items():
-            fake = self._logits(fakes, self.fixed_labels)
-            truth = np.repeat([1, 0], [len(real), len(fake)])
-            self.past_fakes.append(
-                {
-                    "discriminator": self.position,
-                    "generator": step,
-                    "accuracy": float(((real > 0).mean() + (fake <= 0).mean()) / 2),
-                    "auc": float(roc_auc_score(truth, np.concatenate([real, fake]))),
-                }
-            )
-        past = [row for row in self.past_fakes if row["discriminator"] == self.position]
-        now = past.pop()
-        values = {"current_fakes/accuracy": now["accuracy"], "current_fakes/auc": now["auc"]}
-        if past:
-            for name in ("accuracy", "auc"):
-                values[f"past_fakes/{name}"] = float(np.mean([row[name] for row in past]))
-        return values
+        """Held-out real images against every generator's fakes so far."""
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        real = self._logits(images[self.held_out], labels[self.held_out])
+        fakes = {step: self._logits(x, self.fixed[1]) for step, x in self.fakes.items()}
+        rows = past_fakes.scores(self.position, real, fakes)
+        self.past_fakes += rows
+        return past_fakes.current_and_past(rows)
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: name -> content.
@@ -403,31 +376,26 @@ class ProbeStudy:
         """
         files = {}
         if self.generator is not None:
-            files["past_fakes.csv"] = _table(self.past_fakes)
-            latest = self.snapshots[self.position][:SAMPLES_IN_A_GRID]
-            files[f"samples-{self.position:06d}.png"] = image_grid(latest)
+            files["past_fakes.csv"] = samples.table(self.past_fakes)
+            latest = self.fakes[self.position][:SAMPLES_IN_A_GRID]
+            files[f"samples-{self.position:06d}.png"] = samples.image_grid(latest)
         if self.self_supervised and self.position == self.total_steps:
-            images, rows = self._predicted_rotations()
-            files |= {"rotations.png": image_grid(images), "rotations.csv": _table(rows)}
+            images, kinds = self._images_of_figure_1()
+            rows = samples.predicted_rotations(images, kinds, self.rotation_probabilities)
+            files["rotations.png"] = samples.image_grid(images.cpu())
+            files["rotations.csv"] = samples.table(rows)
         return files
 
-    def _predicted_rotations(self) -> tuple[torch.Tensor, list[dict]]:
-        """Upright images (2n or n, 3, S, S) uint8, and a row an image and rotation."""
+    def _images_of_figure_1(self) -> tuple[torch.Tensor, list[str]]:
+        """A few real images and as many fakes (N, 3, S, S) uint8, and which are which."""
         # Spread over the held-out images, which may go by class.
         spread = max(1, len(self.held_out) // IMAGES_IN_FIGURE_1)
-        images = self.dataset.test_images[self.held_out[::spread][:IMAGES_IN_FIGURE_1]].cpu()
+        images = self.dataset.test_images[self.held_out[::spread][:IMAGES_IN_FIGURE_1]]
         kinds = ["real"] * len(images)
         if self.generator is not None:
-            fakes = self.snapshots[self.position][:IMAGES_IN_FIGURE_1]
+            fakes = self.fakes[self.position][:IMAGES_IN_FIGURE_1].to(self.device)
             images, kinds = torch.cat([images, fakes]), kinds + ["generated"] * len(fakes)
-        turned = torch.cat([images, turned_copies(images)]).to(self.device)
-        probabilities = self.rotation_probabilities(turned)
-        rows = [
-            {"image": i % len(images), "kind": kinds[i % len(images)], "degrees": 90 * turns}
-            | {f"q_{90 * r}": float(q) for r, q in enumerate(probabilities[i])}
-            for i, turns in enumerate(rotation_labels(len(images)).tolist())
-        ]
-        return images, rows
+        return images, kinds
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
@@ -454,7 +422,7 @@ class ProbeStudy:
             "nets": {name: net.state_dict() for name, net in self._nets().items()},
             "optimisers": {name: o.state_dict() for name, o in self._optimisers().items()},
             "draws": {name: g.get_state() for name, g in self.draws.items()},
-            "snapshots": dict(self.snapshots),
+            "parts": {f"fakes-{step}": fakes for step, fakes in self.fakes.items()},
             "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
@@ -475,37 +443,16 @@ class ProbeStudy:
             optimiser.load_state_dict(state["optimisers"][name])
         for name, draws in self.draws.items():
             draws.set_state(state["draws"][name])
-        self.snapshots = dict(state.get("snapshots", {}))
+        self.fakes = {
+            int(name.removeprefix("fakes-")): fakes for name, fakes in state["parts"].items()
+        }
         self.past_fakes = list(state["past_fakes"])
         self.probe_c[:] = state["probe_c"]
         self.seconds.update(state["seconds"])
 
 
-def image_grid(images: torch.Tensor) -> bytes:
-    """A PNG of images (N, 3, S, S) uint8 in a square grid, a black line between them."""
-    from PIL import Image
-
-    side = math.ceil(math.sqrt(len(images)))
-    size = images.shape[-1] + 1
-    canvas = np.zeros((side * size, side * size, 3), np.uint8)
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        row, column = divmod(i, side)
-        canvas[row * size : row * size + size - 1, column * size : column * size + size - 1] = image
-    file = io.BytesIO()
-    Image.fromarray(canvas).save(file, "png")
-    return file.getvalue()
-
-
 def _named(extractor: Mapping[str, str]) -> str:
     return " ".join(extractor.values())
-
-
-def _table(rows: list[dict]) -> bytes:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue().encode()
 
 
 def _update(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -8,8 +8,11 @@ import pytest
 import scipy.linalg
 import torch
 
+from forgetting.networks import scale_images
+from gan import extractor as extractors
 from gan import fidelity
-from gan.fidelity import SHIPPED, choose_extractor, find_extractor, quality, read_extractor
+from gan.extractor import SHIPPED, find_extractor, read_extractor
+from gan.fidelity import choose_extractor, quality
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,7 +167,7 @@ def test_the_shipped_digits_extractor_is_as_accurate_as_it_says(digits, extracto
 
 
 def test_other_data_gets_an_extractor_of_its_own_once(digits, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(fidelity, "EPOCHS", 1)
+    monkeypatch.setattr(extractors, "EPOCHS", 1)
     few = {"train_images": digits.train_images[:256], "train_labels": digits.train_labels[:256]}
     other = replace(digits, **few, fingerprint="other")
     cache = tmp_path / "new" / "folder"
@@ -173,7 +176,7 @@ def test_other_data_gets_an_extractor_of_its_own_once(digits, monkeypatch, tmp_p
     assert "training one, once" in capsys.readouterr().out
 
     with monkeypatch.context() as patch:
-        patch.setattr(fidelity, "train_extractor", None)  # must not be called
+        patch.setattr(extractors, "train_extractor", None)  # must not be called
         assert find_extractor("digits", other, cache, "cpu").sha256 == first.sha256
 
     (file,) = cache.glob("*.pt")
@@ -184,21 +187,23 @@ def test_other_data_gets_an_extractor_of_its_own_once(digits, monkeypatch, tmp_p
 
 def test_runs_that_start_together_share_one_extractor(digits, monkeypatch, tmp_path):
     other = replace(digits, fingerprint="other")
-    content = fidelity.train_extractor("x", replace(other, train_images=digits.train_images[:1]), 0)
+    content = extractors.train_extractor(
+        "x", replace(other, train_images=digits.train_images[:1]), 0
+    )
     trained = []
 
     def slowly(*_, **__):
         trained.append(time.sleep(0.3))
         return content
 
-    monkeypatch.setattr(fidelity, "train_extractor", slowly)
+    monkeypatch.setattr(extractors, "train_extractor", slowly)
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda _: find_extractor("x", other, tmp_path, "cpu"), range(3)))
     assert len({extractor.sha256 for extractor in found}) == len(trained) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(digits, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(fidelity, "EPOCHS", 1)
+    monkeypatch.setattr(extractors, "EPOCHS", 1)
     other = replace(digits, train_images=digits.train_images[:128], fingerprint="other")
     (tmp_path / "file").touch()
     extractor = find_extractor("digits", other, tmp_path / "file", "cpu")
@@ -208,7 +213,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(digits, monkeypatch, tmp
 
 @pytest.mark.parametrize("size,side", [(8, 4), (16, 4), (32, 4), (64, 4), (256, 4)])
 def test_the_net_fits_every_size(size, side):
-    net = fidelity.FeatureNet(size, 3).eval()
+    net = extractors.FeatureNet(size, 3).eval()
     images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    assert net.layers(fidelity.scale_images(images)).shape == (1, 64, side, side)
+    assert net.layers(scale_images(images)).shape == (1, 64, side, side)
     assert net(images).shape == (1, 3)

@@ -40,7 +40,6 @@ def folder(tmp_path_factory):
     ):
         with pytest.raises(SystemExit) as end:
             runner.main(
-                sequential_tasks.ex,
                 sequential_tasks.STUDY,
                 [
                     "x",
@@ -177,8 +176,9 @@ def test_claims_are_corrected_as_a_family(found):
         assert text.startswith(f"{difference.mean:+.3f} [")
     # Runs of the other precision are looked at in a family of their own.
     other = {"fp32": "bf16", "bf16": "fp32"}
+    precision = {"precision": other[found[0].runs[0].config["precision"]]}
     twins = [
-        replace(run, config={**run.config, "precision": other[run.config["precision"]]})
+        replace(run, config=run.config | precision, identity=run.identity | precision)
         for run in found[0].runs
     ]
     assert claims([*found[0].runs, *twins])["p, Holm"].tolist() == 2 * table["p, Holm"].tolist()
@@ -235,7 +235,7 @@ def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
     (runs / "2" / "run.json").write_text(json.dumps({**record, "status": "INTERRUPTED"}))
     done = command("figures.py", "--runs", "runs", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "passed over runs/1: JSONDecodeError" in done.stderr
+    assert "passed over runs/1: metrics.json is no whole JSON" in done.stderr
     assert "passed over runs/foreign" in done.stderr
     assert "left out, not complete: 1 interrupted" in done.stderr
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
@@ -305,9 +305,8 @@ def test_a_command_makes_the_run_again(found):
 
 def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
     assert export([folder], tmp_path / "a") == 7
-    assert {r.settings for r in stored_runs(folder)} == {
-        r.settings for r in stored_runs(tmp_path / "a")
-    }
+    copies = [run.identity for run in stored_runs(tmp_path / "a")]
+    assert all(run.identity in copies for run in stored_runs(folder)) and len(copies) == 7
     for run in stored_runs(tmp_path / "a"):  # their command lines are still such
         assert all("=" in word or word == "quick" for word in run.asked), run.asked
     for wrong in (folder, tmp_path / "missing"):
@@ -409,32 +408,39 @@ def test_a_variant_is_compared_with_its_arm_too(found):
 
 
 def test_groups_that_one_setting_tells_apart_are_compared_like_arms(found):
-    def with_lr(runs, lr, **result):
+    def other(runs, result=(), **settings):
         return [
-            replace(run, config={**run.config, "lr": lr}, result={**run.result, **result})
+            replace(
+                run, identity={**run.identity, **settings}, result={**run.result, **dict(result)}
+            )
             for run in runs
         ]
 
     runs = found[0].of_arm("vanilla")
-    higher = with_lr(runs, 0.01, recovery=0.9)
+    higher = other(runs, {"recovery": 0.9}, lr=0.01)
     several = groups([*higher, *runs], "sequential_tasks")
     ((key, alike),) = alike_but_one(several)
-    assert key == "lr" and [group.runs[0].config["lr"] for group in alike] == [0.001, 0.01]
+    assert key == "lr" and [group.runs[0].identity["lr"] for group in alike] == [0.001, 0.01]
     table = own_tables.differences([*higher, *runs])
-    assert set(table["compared"]) == {"vanilla, lr=0.01 - lr=0.001"} and set(table["settings"]) == {
-        ""
-    }
+    assert set(table["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
+    assert set(table["settings"]) == {""}
     row = table[table["measure"] == "recovery"].iloc[0]
     mean = 0.9 - np.mean([run.result["recovery"] for run in runs])
     assert row["difference"].startswith(f"{mean:+.3f} [") and row["seeds"] == "2"
-    # One seed in common is no comparison, two settings that differ are none, and by precision there
-    # is none.
+    # One seed in common is no comparison, two settings that differ are none, and what the machine
+    # chose is no question of a study.
     assert own_tables.differences([*higher, runs[0]]).empty
-    both = [replace(run, config={**run.config, "eval_every": 7}) for run in higher]
-    assert own_tables.differences([*both, *runs]).empty
-    other = {"fp32": "bf16", "bf16": "fp32"}[runs[0].config["precision"]]
-    bits = [replace(run, config={**run.config, "precision": other}) for run in runs]
-    assert own_tables.differences([*bits, *runs]).empty
+    assert own_tables.differences([*other(higher, eval_every=7), *runs]).empty
+    assert own_tables.differences([*other(runs, precision="bf16"), *runs]).empty
+    # An arm that does not use the setting is the same run on both sides.
+    unused = [
+        replace(run, arm="augment", identity={k: v for k, v in run.identity.items() if k != "lr"})
+        for run in runs
+    ]
+    assert len(groups([*higher, *runs, *unused], "sequential_tasks")[0].arms()) == 2
+    table = own_tables.differences([*higher, *runs, *unused])
+    of_setting = table[table["compared"].str.contains("lr=")]
+    assert set(of_setting["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
 
 
 def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):

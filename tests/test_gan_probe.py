@@ -19,7 +19,7 @@ from torture import metrics
 
 from experiments import gan_probe
 from experiments.results import export
-from experiments.run import checkpoints, loop, runner
+from experiments.run import checkpoints, exit_codes, runner
 from experiments.run.stored import sample_grids, stored_runs
 from experiments.show import gan as gan_figures
 from experiments.show import grids, own_tables
@@ -30,7 +30,7 @@ from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import style
 from forgetting import data
-from gan import fidelity
+from gan import extractor
 from gan.probe_study import ProbeStudy
 
 TINY = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
@@ -39,7 +39,7 @@ TINY += ["quality_every=4", "quality_images=500", "device=cpu"]
 
 def in_process(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
-        runner.main(gan_probe.ex, gan_probe.STUDY, ["gan_probe.py", *arguments])
+        runner.main(gan_probe.STUDY, ["gan_probe.py", *arguments])
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
@@ -51,7 +51,6 @@ def folder(tmp_path_factory):
     for arguments in (["seed=0"], ["seed=1"], ["model=rotation_only"]):
         with pytest.raises(SystemExit) as end:
             runner.main(
-                gan_probe.ex,
                 gan_probe.STUDY,
                 ["gan_probe.py", "with", *TINY, *arguments, f"results_dir={folder}"],
             )
@@ -122,7 +121,7 @@ def test_past_fakes_summary_is_of_the_stored_matrix(folder):
 def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
     here = ["with", *TINY, "model=ssgan", "checkpoint_every=1", f"results_dir={tmp_path}"]
     code, out, _ = in_process(capsys, *here, "stop_after=0.01s")
-    assert code == loop.TRY_LATER and "interrupted at step 1" in out
+    assert code == exit_codes.TRY_LATER and "interrupted at step 1" in out
     code, out, _ = in_process(capsys, *here, "resume=auto")
     assert code == 0 and "resumed at step 1" in out
     resumed, through = stored_runs(tmp_path)[0], stored_runs(folder)[1]
@@ -162,13 +161,13 @@ def test_a_signal_does_not_wait_for_an_evaluation(folder, tmp_path, capsys, monk
 def test_another_extractor_is_refused(tmp_path, capsys, monkeypatch):
     here = ["with", *TINY, "model=uncond", f"results_dir={tmp_path}"]
     code, _, _ = in_process(capsys, *here, "stop_after=0.01s")
-    assert code == loop.TRY_LATER
-    find = fidelity.find_extractor
+    assert code == exit_codes.TRY_LATER
+    find = extractor.find_extractor
 
     def another(*arguments):
         return dataclasses.replace(find(*arguments), name="another_cnn", sha256="abc")
 
-    monkeypatch.setattr(fidelity, "find_extractor", another)
+    monkeypatch.setattr(extractor, "find_extractor", another)
     code, _, err = in_process(capsys, *here, "resume=1")
     assert code == 1 and err.startswith("error: resume: the run began with the features of digits_")
     assert "another_cnn abc" in err and err.count("\n") == 1
@@ -187,7 +186,7 @@ def test_images_that_are_read_as_needed_train_the_same(folder_of_digits, tmp_pat
 
 def test_a_finished_gan_draws_samples(folder, capsys, monkeypatch):
     # Which needs no measure of quality.
-    monkeypatch.setattr(fidelity, "find_extractor", lambda *_: pytest.fail("not needed"))
+    monkeypatch.setattr(extractor, "find_extractor", lambda *_: pytest.fail("not needed"))
     code, out, _ = in_process(capsys, "sample", "with", "resume=2", f"results_dir={folder}")
     assert code == 0 and "100 images of step 4" in out
     assert Image.open(folder / "2" / "sample.png").size == (90, 90)
@@ -442,7 +441,9 @@ def variants(runs, **values):
     """The runs as if one setting had been each of these values in turn."""
     ((key, values),) = values.items()
     return [
-        dataclasses.replace(run, config={**run.config, key: value})
+        dataclasses.replace(
+            run, config=run.config | {key: value}, identity=run.identity | {key: value}
+        )
         for value in values
         for run in runs
     ]
@@ -454,10 +455,10 @@ def test_a_grid_is_in_its_table_and_figure_alone(found):
     three = variants(runs, adam_betas=[[0.0, 0.9], [0.5, 0.9], [0.5, 0.999]])
     assert grids.without_grids(three) == three, "a comparison, not a grid"
     grid = variants(three, d_steps=[1, 2])
-    assert [run.settings for run in grids.without_grids(grid)] == [r.settings for r in runs]
+    assert [run.identity for run in grids.without_grids(grid)] == [r.identity for r in runs]
     longer = variants(runs, steps=[5])
     both = grids.without_grids([*grid, *longer])
-    assert [run.settings for run in both] == [run.settings for run in longer]
+    assert [run.identity for run in both] == [run.identity for run in longer]
     assert len(grids.without_grids([*grid, *variants(longer, d_steps=[1, 2, 3, 4])])) == 8
 
     boxes = grids.pooled(groups([*grid, *longer], "gan_probe"))

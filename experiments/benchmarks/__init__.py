@@ -1,14 +1,24 @@
 """What `make bench` measures: a function a subject, which yields rows of the table."""
 
-import importlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+
+from forgetting.files import write_atomically
+
+REHEARSAL = "rehearsal"  # the device of rows whose figures mean nothing
+# What the functions that `make gpu` calls take in a rehearsal, which is for their paths alone.
+SMALL = {
+    "sequential_tasks": {"width": 4, "batch_size": 8, "rotated_images": 2},
+    "gan_probe": {"discriminator_width": 4, "generator_width": 4, "batch_size": 8},
+}
 
 
 def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str]) -> dict:
@@ -25,20 +35,33 @@ def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str
     }
 
 
+def put(rows: Iterable[dict], file: Path, but: str | None = None) -> None:
+    """Put rows into a table on disk, each in place of the one of its name and device; rows of the
+    device `but` are dropped first."""
+    there = json.loads(file.read_text())["rows"] if file.exists() else []
+    table = {(r["name"], r["device"]): r for r in there if r["device"] != but}
+    table |= {(r["name"], r["device"]): r for r in rows}
+    content = json.dumps({"rows": list(table.values())}, indent=1)
+    write_atomically(file, content.encode() + b"\n")
+
+
 def seconds(function: Callable[[], object], device=None, calls: int = 1) -> float:
-    """How long so many calls take, until a GPU has done their work, too."""
+    """How long so many calls take; on a GPU by its own clock, until it has done their work."""
     import torch
 
-    def finish():
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize()
-
-    finish()
-    start = time.perf_counter()
+    if device is None or device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return time.perf_counter() - start
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(calls):
         function()
-    finish()
-    return time.perf_counter() - start
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
     if keeps_memory:
-        from experiments.run.loop import keep_freed_memory
+        from experiments.run.process import keep_freed_memory
 
         keep_freed_memory()
     _steps.append(make(*arguments))
@@ -107,10 +130,11 @@ def preset_settings(study: str, preset: str) -> dict:
     """All settings of an experiment's preset, flat."""
     from sacred.initialize import create_run
 
+    from experiments.run.study import studies
     from forgetting.settings import flat
 
-    module = importlib.import_module(f"experiments.{study}")
-    run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")
+    experiment = studies()[study].experiment
+    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
     return flat(run.config)
 
 
@@ -121,22 +145,27 @@ def learner(study: str, preset: str, device, **settings):
 
     import torch
 
-    from experiments import runner
-    from experiments.run.loop import prepare
+    from experiments.run import resolve
+    from experiments.run.process import prepare
+    from experiments.run.study import studies
 
     prepare(device)
-    module = importlib.import_module(f"experiments.{study}")
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
         "dataset.size": 32,
         "device": device.type,
         "probe_images": 1000,
     }
-    chosen, digits = runner.resolve(chosen | settings, least_classes=2)
+    chosen, digits = resolve.resolve(chosen | settings, least_classes=2)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )
-    return module.STUDY.build(chosen, digits, device, autocast)
+    return studies()[study].build(chosen, digits, device, autocast)
+
+
+def small_sizes(study: str, small: bool) -> dict:
+    """The settings of a rehearsal, or none."""
+    return SMALL[study] if small else {}
 
 
 def device_name(device) -> str:

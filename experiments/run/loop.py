@@ -1,82 +1,29 @@
-"""The loop of one run: step, evaluate, log, checkpoint, and stop in good order."""
+"""One run: step, evaluate, log, checkpoint, and stop in good order."""
 
-import ctypes
-import fcntl
-import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from sacred.utils import SacredInterrupt
 from tqdm import tqdm
 
 from experiments.run import checkpoints
+from experiments.run.locks import sole_user
+from experiments.run.log import Log
 from experiments.run.observer import RunFolder
+from experiments.run.process import prepare
+from experiments.run.stopping import Interrupted, Stop, StoppedNow
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
-from forgetting.settings import seconds
-
-TRY_LATER = 75  # the exit code of sysexits.h: stopped by the clock, or held by another process
 
 
-class Interrupted(SacredInterrupt):
-    """The run stopped where it can be taken up again."""
-
-    STATUS = "INTERRUPTED"
-
-    def __init__(self, step: int, exit_code: int):
-        super().__init__(f"interrupted at step {step}")
-        self.step, self.exit_code = step, exit_code
-
-
-class StoppedNow(KeyboardInterrupt):
-    """A signal came where the work at hand is long and can be done again; no library catches it."""
-
-
-class Diverged(Exception):
-    """A loss is no number any more."""
-
-
-class Held(UserError):
-    """Another process is working on a run."""
-
-
-@contextmanager
-def sole_user(run: Path, wait: bool = False):
-    """Hold a run's folder, which ends with the process, whatever. Raises Held if another process
-    does (or waits for it), UserError where a lock cannot be had at all."""
-    with ExitStack() as stack:
-        try:
-            lock = stack.enter_context(open(run / ".lock", "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Held(f"resume: another process is working on {run}") from None
-        except OSError as error:
-            raise UserError(f"results_dir: {run} cannot be locked: {error.strerror}") from None
-        yield
-
-
-def require_written(observer: RunFolder) -> None:
-    """UserError if a file of the run could not be written, which Sacred would pass over."""
-    if observer.failure and not observer.whole:
-        raise UserError(
-            f"results_dir: cannot write to {observer.dir}: {observer.failure.strerror}; make room "
-            f"and go on with resume={Path(observer.dir).name}"
-        )
-
-
-def run_to_the_end(run, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
+def run_to_the_end(run, study, settings, dataset, checkpoint, stop: Stop) -> dict[str, float]:
     """One run from its start, or its checkpoint, to its summary."""
-    recorders = [observer for observer in run.observers if isinstance(observer, RunFolder)]
-    recorder = recorders[0] if recorders else None
+    recorder = next((o for o in run.observers if isinstance(o, RunFolder)), None)
     folder = Path(recorder.dir) if recorder else None
     # A run that is taken up again is held already; another process holds a fresh one for no longer
     # than it takes to look whether somebody does.
@@ -85,11 +32,8 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop) -> dict[str,
 
 
 def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
-    prepare(torch.device(settings["device"]))
-    folder = Path(recorder.dir) if recorder else None
     device = torch.device(settings["device"])
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # another arm's before it
+    prepare(device)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
     )
@@ -99,70 +43,17 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     except StoppedNow:
         step = checkpoint["study"]["position"] if checkpoint else 0
         raise Interrupted(step, stop.exit_code()) from None
-    log = _Log(run)
-    seconds_spent = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
+    training = _Training(run, recorder, learner, dataset, device, stop)
     if checkpoint:
-        # Sums of floats depend on how many threads share them, and so does every bit after.
-        torch.set_num_threads(checkpoint["threads"])
-        learner.load_state_dict(checkpoint["study"])
-        log.restore(checkpoint["metrics"], checkpoint["loss_sums"])
-        seconds_spent = checkpoint["seconds"]
+        training.restore(checkpoint)
         print(f"resumed at step {learner.position}")
-    run.info.update(_about(dataset, device), **learner.info, seconds=seconds_spent)
+    run.info.update(_about(dataset, device), **learner.info, seconds=training.seconds)
 
-    @contextmanager
-    def timed(what):
-        start = time.perf_counter()
-        yield
-        seconds_spent[what] += time.perf_counter() - start
-
-    def everything(evaluated: bool) -> dict:
-        with timed("training"):  # a GPU may not be through with the last steps
-            log.look()
-        return {
-            "study": learner.state_dict(),
-            **log.state(),
-            "evaluated": evaluated,
-            "fingerprint": dataset.fingerprint,
-            "threads": torch.get_num_threads(),
-            "seconds": dict(seconds_spent),
-        }
-
-    def save(state):
-        if device.type == "cuda":
-            run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
-        if folder is None:
-            return
-        complete = learner.position == learner.total_steps and state["evaluated"]
-        keep = 1 if complete else checkpoints.KEEP
-        with timed("checkpoints"):
-            try:
-                checkpoints.save(folder, learner.position, state, keep)
-            except OSError as error:
-                recorder.failure = error
-                require_written(recorder)
-
-    def evaluate() -> dict[str, float]:
-        before = everything(evaluated=False)
-        try:
-            with timed("evaluation"), stop.at_once():
-                values = learner.evaluate()
-        except StoppedNow:
-            save(before)
-            raise Interrupted(learner.position, stop.exit_code()) from None
-        log.evaluation(values, learner.position)
-        run.info.update(learner.info)
-        for name, content in learner.artifacts().items() if folder else ():
-            write_atomically(folder / name, content)
-            run.add_artifact(folder / name, name)
-        return values
-
-    name = settings[study.arm]
-    title = f"run {run._id}: {name}" if run._id else name
+    title = f"run {run._id}: {settings[study.arm]}" if run._id else settings[study.arm]
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint or not checkpoint["evaluated"]:
-        evaluate()
-        save(everything(evaluated=True))
+        training.evaluate()
+        training.save(training.state(evaluated=True))
     # stderr itself, not Sacred's capture of it; and silent where nobody watches.
     bar = tqdm(
         total=learner.total_steps,
@@ -174,139 +65,110 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     )
     with bar:
         while learner.position < learner.total_steps:
-            with timed("training"):
-                log.losses(learner.step(), learner.position)
+            training.step()
             if learner.evaluation_due():
-                bar.set_postfix_str(learner.status(evaluate()), refresh=False)
+                bar.set_postfix_str(learner.status(training.evaluate()), refresh=False)
             bar.update()
             if recorder:
                 require_written(recorder)
             last = learner.position == learner.total_steps
-            if stop.exit_code() and not last:
-                save(everything(evaluated=True))
+            stopped = stop.exit_code() and not last
+            if stopped or last or learner.position % settings["checkpoint_every"] == 0:
+                training.save(training.state(evaluated=True))
+            if stopped:
                 raise Interrupted(learner.position, stop.exit_code())
-            if last or learner.position % settings["checkpoint_every"] == 0:
-                save(everything(evaluated=True))
-    result = learner.summary(
-        {k: (np.array(v["steps"]), np.array(v["values"])) for k, v in log.metrics.items()}
-    )
+    result = learner.summary(training.log.curves())
     if recorder:
         require_written(recorder)
         try:
-            recorder.write_all(log.metrics, run.info)
+            recorder.write_all(training.log.metrics, run.info)
         except OSError:
             require_written(recorder)
-    where = f", stored in {os.path.relpath(folder)}" if folder else ""
-    print(f"{title} done in {sum(seconds_spent.values()):.0f} s{where}")
+    where = f", stored in {os.path.relpath(recorder.dir)}" if recorder else ""
+    print(f"{title} done in {sum(training.seconds.values()):.0f} s{where}")
     return result
 
 
-class _Log:
-    """What a run logged so far, on its way to Sacred and into the checkpoints."""
+class _Training:
+    """A run under way: the study as it steps, what is logged of it, and what it spends."""
 
-    def __init__(self, run):
-        self.run = run
-        self.metrics: dict[str, dict[str, list]] = {}
-        self.loss_sums: dict[str, tuple[int, float]] = {}
-        self.unseen: list[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None]] = []
-
-    def restore(self, metrics: dict, loss_sums: dict) -> None:
-        self.metrics = {
-            name: {key: list(column) for key, column in columns.items()}
-            for name, columns in metrics.items()
-        }
-        self.loss_sums = dict(loss_sums)
-
-    def losses(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
-        """Take the losses of the update that led to `step`; Diverged when one is no number.
-
-        On a GPU it is looked at two updates later, when it has come over by itself: to wait for it
-        would leave the GPU idle.
-        """
-        values, arrived = torch.stack([value.double() for value in losses.values()]), None
-        if values.is_cuda:
-            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            values = here.copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        self.unseen.append((step, list(losses), values, arrived))
-        self.look(but=2 if arrived else 0)
-
-    def look(self, but: int = 0) -> None:
-        """Diverged if a loss is no number, of all taken since the last look `but` the latest."""
-        while len(self.unseen) > but:
-            step, names, values, arrived = self.unseen.pop(0)
-            if arrived:
-                arrived.synchronize()
-            for name, value in zip(names, values.tolist(), strict=True):
-                _require_finite(name, value, step)
-                n, total = self.loss_sums.get(name, (0, 0.0))
-                self.loss_sums[name] = (n + 1, total + value)
-
-    def evaluation(self, values: Mapping[str, float], step: int) -> None:
-        """Log `values` and the mean of each loss since the last evaluation; Diverged on a NaN."""
-        self.look()
-        means = {name: total / n for name, (n, total) in self.loss_sums.items()}
-        self.loss_sums = {}
-        for name, value in {**values, **means}.items():
-            _require_finite(name, value, step)
-            self.run.log_scalar(name, value, step)
-            columns = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-            columns["steps"].append(step)
-            columns["values"].append(value)
-            columns["timestamps"].append(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()))
-
-    def state(self) -> dict:
-        """Metrics and sums of losses, for a checkpoint."""
-        self.look()
-        return {"metrics": self.metrics, "loss_sums": dict(self.loss_sums)}
-
-
-def _require_finite(name: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
-
-
-class Stop:
-    """Whether to stop after the step at hand: SIGINT or SIGTERM came (a second one ends at once),
-    or `stop_after` is over, counted from here."""
-
-    interrupts = False  # whether a signal ends what is being done
-
-    def __init__(self, stop_after: str | None):
-        self.end = time.monotonic() + seconds(stop_after) if stop_after else math.inf
-        self.by_signal = 0
-
-    def exit_code(self) -> int:
-        """0: go on."""
-        return self.by_signal or (TRY_LATER if time.monotonic() >= self.end else 0)
-
-    def __enter__(self):
-        self.before = {s: signal.signal(s, self._caught) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    def __init__(self, run, recorder, learner, dataset, device, stop):
+        self.run, self.recorder, self.learner, self.stop = run, recorder, learner, stop
+        self.folder = Path(recorder.dir) if recorder else None
+        self.dataset, self.device = dataset, device
+        self.log = Log(run)
+        self.seconds = {"training": 0.0, "evaluation": 0.0, "checkpoints": 0.0}
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # another arm's before it
 
     @contextmanager
-    def at_once(self):
-        """Raise StoppedNow in the middle of this, when a signal comes or has come. `stop_after`
-        waits: a slice shorter than this would never get beyond it."""
-        if self.by_signal:
-            raise StoppedNow
-        self.interrupts = True
-        try:
-            yield
-        finally:
-            self.interrupts = False
+    def timed(self, what: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - start
 
-    def _caught(self, number, _frame):
-        if self.by_signal:
-            raise KeyboardInterrupt
-        self.by_signal = 128 + number
-        if self.interrupts:
-            raise StoppedNow
+    def step(self) -> None:
+        with self.timed("training"):
+            self.log.losses(self.learner.step(), self.learner.position)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate and log; where a signal breaks it off, keep the state from before it."""
+        before = self.state(evaluated=False)
+        try:
+            with self.timed("evaluation"), self.stop.at_once():
+                values = self.learner.evaluate()
+        except StoppedNow:
+            self.save(before)
+            raise Interrupted(self.learner.position, self.stop.exit_code()) from None
+        self.log.evaluation(values, self.learner.position)
+        self.run.info.update(self.learner.info)
+        for name, content in self.learner.artifacts().items() if self.folder else ():
+            write_atomically(self.folder / name, content)
+            self.run.add_artifact(self.folder / name, name)
+        return values
+
+    def state(self, evaluated: bool) -> dict:
+        """All that the next step depends on. evaluated: whether that is done at this step."""
+        with self.timed("training"):  # a GPU may not be through with the last steps
+            self.log.look()
+        return {
+            "study": self.learner.state_dict(),
+            **self.log.state(),
+            "evaluated": evaluated,
+            "fingerprint": self.dataset.fingerprint,
+            "threads": torch.get_num_threads(),
+            "seconds": dict(self.seconds),
+        }
+
+    def restore(self, state: dict) -> None:
+        # Sums of floats depend on how many threads share them, and so does every bit after.
+        torch.set_num_threads(state["threads"])
+        self.learner.load_state_dict(state["study"])
+        self.log.restore(state["metrics"], state["loss_sums"])
+        self.seconds.update(state["seconds"])
+
+    def save(self, state: dict) -> None:
+        if self.device.type == "cuda":
+            self.run.info["peak_device_bytes"] = torch.cuda.max_memory_allocated()
+        if self.folder is None:
+            return
+        complete = self.learner.position == self.learner.total_steps and state["evaluated"]
+        with self.timed("checkpoints"):
+            try:
+                keep = 1 if complete else checkpoints.KEEP
+                checkpoints.save(self.folder, self.learner.position, state, keep)
+            except OSError as error:
+                self.recorder.failure = error
+                require_written(self.recorder)
+
+
+def require_written(recorder: RunFolder) -> None:
+    """UserError if a file of the run could not be written, which Sacred would pass over."""
+    if recorder.failure and not recorder.whole:
+        raise UserError(
+            f"results_dir: cannot write to {recorder.dir}: {recorder.failure.strerror}; make room "
+            f"and go on with resume={Path(recorder.dir).name}"
+        )
 
 
 def _about(dataset: data.Dataset, device: torch.device) -> dict:
@@ -323,25 +185,3 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "peak_device_bytes": None,
     }
-
-
-def prepare(device: torch.device) -> None:
-    """What makes every step of a process faster, set once."""
-    keep_freed_memory()
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes are few: look for the fastest way once
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of giving them back to the kernel.
-
-    Else every activation map is mapped and zeroed anew at each step: 6,800 page faults a step and
-    1.2 times the time, measured on the CPU at width 32.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
-    except (OSError, AttributeError):
-        pass  # another C library: only slower

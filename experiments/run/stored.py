@@ -1,4 +1,4 @@
-"""Stored runs, read: the one place that knows how a run's folder is laid out."""
+"""The one reader of runs' folders: it knows how they are laid out, and checks what it reads."""
 
 import functools
 import json
@@ -8,23 +8,103 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments.run.identity import arm_name, as_text, identity
+from experiments.run.study import Study, studies
+from forgetting.errors import UserError
 from forgetting.measures import Logged, of_run
+from forgetting.settings import flat, nested, validate, with_defaults
 
-# A run tells its study by the setting that names its arm: Sacred's --name may change its name.
-ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
-# They do not change what a run computes, so runs that differ in them alone belong together.
-INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# Settings that every run of this program has, of whatever version.
+ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
+
+
+class Unreadable(ValueError):
+    """A folder holds no run of this program, or a damaged one; its text says which and why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run's folder says of it, whatever became of it.
+
+    settings: flat, as they were stored. info, run: info.json ({} where it is not there yet) and
+    run.json, as Sacred has them.
+    """
+
+    folder: Path
+    study: Study
+    settings: dict[str, Any]
+    info: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        return self.run["status"]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the images that it was trained on; None where that is not known yet."""
+        return self.info.get("data", {}).get("fingerprint")
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        extractor = self.info.get("extractor_sha256", self.info.get("extractor"))
+        return identity(self.study, self.settings, images=self.fingerprint, extractor=extractor)
+
+    @property
+    def seconds(self) -> float | None:
+        """What it took so far, as far as it says."""
+        try:
+            return float(sum(self.info["seconds"].values()))
+        except READ_ERRORS:
+            return None
+
+
+def read_record(folder: Path) -> Record:
+    """Raises Unreadable."""
+    settings = flat(_json(folder / "config.json"))
+    of = [study for study in studies().values() if study.arm in settings]
+    if len(of) != 1 or not settings.keys() >= ALWAYS_THERE:
+        raise Unreadable("it is a run of another program")
+    (study,) = of
+    run = _json(folder / "run.json")
+    if not isinstance(run.get("status"), str):
+        raise Unreadable("run.json says no status")
+    info = _json(folder / "info.json") if (folder / "info.json").exists() else {}
+    arm = settings[study.arm]
+    if not isinstance(arm, str) or not arm:
+        raise Unreadable(f"{study.arm} is {arm!r}")
+    try:
+        settings = {**validate({**settings, study.arm: None}, study.settings), study.arm: arm}
+    except UserError as error:
+        raise Unreadable(str(error)) from None
+    return Record(folder, study, settings, info, run)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object that a file holds."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise Unreadable(f"{path.name} is no whole JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise Unreadable(f"{path.name} holds no object")
+    return content
 
 
 @dataclass(frozen=True)
 class StoredRun:
     """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
 
+    arm: with those of its own settings that are not at their default. config: all settings, as
+    Sacred nests them, what an older run lacks at its default. identity: what it computes from.
     code: the commit it came from, with a + where files were changed. asked: what followed `with` on
     the command line.
     """
@@ -37,25 +117,12 @@ class StoredRun:
     data: str
     preset: str
     config: dict
+    identity: dict[str, Any]
     result: dict
     info: dict
     code: str
     asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
-
-    @functools.cached_property
-    def settings(self) -> str:
-        """All that the run computes from but arm and seed, as one comparable text."""
-        kept = {k: v for k, v in self.config.items() if k not in INCIDENTAL}
-        kept["dataset"] = {
-            k: v for k, v in kept["dataset"].items() if k not in ("root", "memory_mb")
-        }
-        kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
-        kept["extractor"] = self.info.get("extractor_sha256", self.info.get("extractor"))
-        del kept[ARM_SETTING[self.study]]
-        if kept.get("regularizer") == "spectral_norm":
-            del kept["gradient_penalty_weight"]  # of no effect
-        return json.dumps({"study": self.study, **kept}, sort_keys=True)
 
     def table(self, name: str) -> pd.DataFrame:
         """A CSV file that the study kept with the run. Raises OSError or ValueError."""
@@ -65,19 +132,87 @@ class StoredRun:
     def command(self) -> str:
         """The command line that makes this run, up to where it is stored, on another machine, too:
         with what was chosen by the kind of machine."""
-        arm, by_machine = ARM_SETTING[self.study], ("device", "precision")
-        own = [f"{key}=" for key in (arm, *by_machine, *INCIDENTAL)]
-        words = [word for word in self.asked if not word.startswith(tuple(own))]
-        if self.preset and self.preset not in words:
-            words.insert(0, self.preset)
-        words += [f"{key}={self.config[key]}" for key in by_machine]
-        words += [f"{arm}={self.arm}", f"seed={self.seed}"]
-        return f"python experiments/{self.study}.py with {shlex.join(words)}"
+        study = studies()[self.study]
+        last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
+        unsaid = {k for k, setting in study.settings.items() if setting.incidental} | last.keys()
+        kept = [word for word in self.asked if word.partition("=")[0] not in unsaid]
+        kept += [w for w in self.asked if w.startswith(("dataset.root=", "dataset.memory_mb="))]
+        if self.preset and self.preset not in kept:
+            kept.insert(0, self.preset)
+        kept += [f"{key}={value}" for key, value in last.items()]
+        return f"python experiments/{self.study}.py with {shlex.join(kept)}"
 
 
 @functools.cache
 def _csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
+
+
+def read_run(folder: Path) -> StoredRun:
+    """A completed run. Raises Unreadable."""
+    record = read_record(folder)
+    try:
+        run = _whole(record)
+    except READ_ERRORS as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"{type(error).__name__}: {error}") from None
+    return run
+
+
+def _whole(record: Record) -> StoredRun:
+    settings = with_defaults(record.settings, record.study.settings)
+    repositories = record.run["experiment"].get("repositories") or [{}]
+    commit = (repositories[0].get("commit") or "unknown")[:10]
+    if not record.fingerprint:
+        raise Unreadable("info.json does not tell its images")
+    if not isinstance(record.run["result"], dict):
+        raise Unreadable("run.json has no result")
+    config, metrics = nested(settings), _metrics(record.folder)
+    return StoredRun(
+        id=record.folder.name,
+        folder=record.folder,
+        study=record.study.name,
+        arm=arm_name(record.study, record.identity),
+        seed=settings["seed"],
+        data=settings["dataset.label"],
+        preset=settings["preset"],
+        config=config,
+        identity=record.identity,
+        result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
+        info=record.info,
+        code=commit + ("+" if repositories[0].get("dirty") else ""),
+        asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
+        metrics=metrics,
+    )
+
+
+def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    metrics = {
+        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+        for name, m in _json(folder / "metrics.json").items()
+    }
+    for name, (steps, values) in metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
+            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
+    return metrics
+
+
+def _past_fakes(folder: Path) -> list[dict]:
+    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
+    says which that was."""
+    try:
+        table = _csv(folder / "past_fakes.csv")
+        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
+        return table.to_dict("records") if whole else []
+    except READ_ERRORS:
+        return []
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Of all that may be runs in `folder`, in the order of their ids."""
+    found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
+    return sorted(found, key=_natural)
 
 
 def stored_runs(*folders: str | Path) -> list[StoredRun]:
@@ -86,29 +221,29 @@ def stored_runs(*folders: str | Path) -> list[StoredRun]:
 
 
 def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
-    """All completed runs in `folders`, one a setting, arm and seed; how many of other statuses.
+    """All completed runs in `folders`, one an identity; how many of other statuses.
 
-    Of equal runs the first folder's counts, and there the latest. A folder that cannot be read is
-    named and passed over; runs that are not complete are counted in one line.
+    Of equal runs the first folder's counts, and there the latest. What cannot be read is named and
+    passed over; runs that are not complete are counted in one line.
     """
-    found: dict[tuple, StoredRun] = {}
+    found: dict[str, StoredRun] = {}
     left_out: Counter[str] = Counter()
     repeated = 0
     for folder in map(Path, folders):
-        here: dict[tuple, StoredRun] = {}
-        runs = [p.parent for p in folder.glob("*/run.json")] if folder.is_dir() else []
-        for path in sorted(runs, key=_natural):
+        here: dict[str, StoredRun] = {}
+        for path in run_folders(folder):
             try:
-                status = json.loads((path / "run.json").read_text())["status"]
+                status = read_record(path).status
                 if status != "COMPLETED":
-                    left_out[str(status).lower()] += 1
+                    left_out[status.lower()] += 1
                     continue
                 run = read_run(path)
-            except READ_ERRORS as error:
-                print(f"passed over {path}: {type(error).__name__}: {error}", file=sys.stderr)
+            except Unreadable as error:
+                print(f"passed over {path}: {error}", file=sys.stderr)
                 continue
-            repeated += (run.settings, run.arm, run.seed) in here
-            here[run.settings, run.arm, run.seed] = run
+            key = as_text(run.identity)
+            repeated += key in here
+            here[key] = run
         found = {**here, **found}
     if left_out:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
@@ -156,53 +291,6 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
             "value": np.concatenate([np.empty(0)] + [values for *_, values in curves]),
         }
     )
-
-
-def read_run(path: Path) -> StoredRun:
-    record = json.loads((path / "run.json").read_text())
-    config = json.loads((path / "config.json").read_text())
-    info = json.loads((path / "info.json").read_text())
-    logged = json.loads((path / "metrics.json").read_text())
-    metrics = {
-        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-        for name, m in logged.items()
-    }
-    for name, (steps, values) in metrics.items():
-        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
-            raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
-    (study,) = (study for study, arm in ARM_SETTING.items() if arm in config)
-    repositories = record["experiment"].get("repositories") or [{}]
-    commit = (repositories[0].get("commit") or "unknown")[:10]
-    run = StoredRun(
-        id=path.name,
-        folder=path,
-        study=study,
-        arm=config[ARM_SETTING[study]],
-        seed=config["seed"],
-        data=config["dataset"]["label"],
-        preset=config["preset"],
-        config=config,
-        result=record["result"] | of_run(Logged(metrics, config, _past_fakes(path))),
-        info=info,
-        code=commit + ("+" if repositories[0].get("dirty") else ""),
-        asked=tuple(str(word) for word in record["meta"]["options"]["UPDATE"]),
-        metrics=metrics,
-    )
-    run.settings  # noqa: B018  what it is made of must be there
-    if not (type(run.seed) is int and isinstance(run.arm, str)):
-        raise TypeError("seed or arm is not what this program writes")
-    return run
-
-
-def _past_fakes(path: Path) -> list[dict]:
-    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
-    says which that was."""
-    try:
-        table = _csv(path / "past_fakes.csv")
-        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
-        return table.to_dict("records") if whole else []
-    except READ_ERRORS:
-        return []
 
 
 def _natural(path: Path) -> list:

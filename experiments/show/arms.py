@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import seaborn as sns
 
+from experiments.run.study import studies
 from experiments.show.groups import Group
 
 # Study -> arm -> its words, in the order shown. Any other arm stands behind them by its own name.
@@ -23,8 +24,6 @@ WORDS = {
         "rotation_only": "rotation only",
     },
 }
-# What a study runs where no arm is named, the first of them what the others are compared with.
-DEFAULTS = {"sequential_tasks": ("vanilla", "rotation"), "gan_probe": ("uncond", "ssgan")}
 _COLOURS = {
     arm: colour
     for known in WORDS.values()
@@ -44,8 +43,13 @@ def arms_of(group: Group) -> list[str]:
     return in_order(group.runs[0].study, group.arms())
 
 
+def defaults(study: str) -> Sequence[str]:
+    """What a study runs where no arm is named; the first of them is its baseline."""
+    return studies()[study].default_arms
+
+
 def baseline(study: str) -> str:
-    return DEFAULTS[study][0]
+    return defaults(study)[0]
 
 
 def words(study: str, arm: str) -> str:

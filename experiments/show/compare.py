@@ -3,12 +3,12 @@
 One seed gives both sides the same start and the same images, so seeds pair.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
@@ -17,7 +17,7 @@ from experiments.sweeps.claims import Claim, claims
 from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
-NOT_COMPARED = ("dataset.fingerprint", "extractor", "device", "precision", "preset")
+NOT_COMPARED = (*FACTS, "device", "precision")
 FEWEST_SEEDS = 2  # that two values of a setting must share
 
 
@@ -136,7 +136,7 @@ def alike_but_one(found: Sequence[Group]) -> Iterator[tuple[str, list[Group]]]:
                 rest = {k: v for k, v in settings.items() if k != key}
                 value = settings[key]
                 order = (isinstance(value, str), value if isinstance(value, int | float) else 0)
-                alike = by_rest.setdefault(json.dumps(rest, sort_keys=True, default=str), [])
+                alike = by_rest.setdefault(as_text(rest), [])
                 alike.append((*order, str(value), group))
         for alike in by_rest.values():
             if len(alike) > 1:
@@ -149,6 +149,8 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
     arms = in_order(group.runs[0].study, set(group.arms()) & set(other.arms()))
     for arm in arms:
         runs = [of.of_arm(arm) for of in (group, other)]
+        if key not in runs[0][0].identity:
+            continue  # the same runs on both sides: the arm does not use the setting
         for measure in measures_of([*runs[0], *runs[1]]):
             apart = paired_interval(*(by_seed(those, measure.name) for those in runs))
             if apart and apart.n >= FEWEST_SEEDS:

@@ -285,7 +285,7 @@ def figure1(found: Sequence[Group]) -> Figure:
 
 
 def split_grid(grid: np.ndarray, n: int) -> list[np.ndarray]:
-    """The n images of a picture that `gan.probe_study.image_grid` made."""
+    """The n images of a picture that `gan.samples.image_grid` made."""
     side = int(np.ceil(np.sqrt(n)))
     size = len(grid) // side
     corners = [(size * (i // side), size * (i % side)) for i in range(n)]

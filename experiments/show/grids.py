@@ -2,10 +2,10 @@
 in Table 2 of Chen et al., arXiv 1811.11212, or, beyond it, in the learning rate. Other scales are
 never pooled."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
+from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun
 from experiments.show.groups import Group, groups
 
@@ -32,8 +32,7 @@ def families(found: Sequence[Group]) -> list[list[Group]]:
     """Groups of GANs, those together that differ in cell alone."""
     by_scale: dict[str, list[Group]] = {}
     for group in found:
-        shared = json.dumps(group.readable_settings(SETTINGS), sort_keys=True, default=str)
-        by_scale.setdefault(shared, []).append(group)
+        by_scale.setdefault(as_text(group.readable_settings(SETTINGS)), []).append(group)
     return list(by_scale.values())
 
 
@@ -83,8 +82,9 @@ def without_grids(runs: Sequence[StoredRun]) -> list[StoredRun]:
         if not any(_of(group) == _of(family[0]) for group in others):
             of_paper = [group for group in family if cell(group.runs[0]) == PAPERS_CELL]
             left_out.remove((of_paper or family)[0])
-    of_grids = {id(run) for group in left_out for run in group.runs}
-    return [run for run in runs if id(run) not in of_grids]
+    kept = [group for family in whole for group in family if group not in left_out]
+    shown = {as_text(run.identity) for group in kept for run in group.runs}
+    return [run for run in runs if run.study != "gan_probe" or as_text(run.identity) in shown]
 
 
 def _of(group: Group) -> tuple[str, str]:

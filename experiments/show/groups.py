@@ -1,10 +1,12 @@
 """Runs put together that differ in arm and seed alone."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from experiments.run.identity import FACTS, as_text, shared
 from experiments.run.stored import StoredRun
+from experiments.run.study import studies
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +21,10 @@ class Group:
         run = self.runs[0]
         return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
 
-    def settings_but(self, keys: Iterable[str]) -> str:
-        """The settings its runs share but `keys`, as one comparable text."""
-        kept = {k: v for k, v in json.loads(self.runs[0].settings).items() if k not in keys}
-        return json.dumps(kept, sort_keys=True)
-
-    def readable_settings(self, but: Iterable[str]) -> dict:
-        """The same as a dictionary, the data's as dataset.name and so on."""
-        return _readable(json.loads(self.settings_but(but)))
+    def readable_settings(self, but: Collection[str] = ()) -> dict[str, Any]:
+        """What its runs share of what they compute from, flat, but some of it."""
+        widest = max((_shared(run) for run in self.runs), key=len)
+        return {key: value for key, value in widest.items() if key not in but}
 
     def arms(self) -> list[str]:
         return list(dict.fromkeys(run.arm for run in self.runs))
@@ -37,28 +35,38 @@ class Group:
 
 
 def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
-    """The runs of one study, put together where they differ in arm and seed alone."""
-    by_settings: dict[str, list[StoredRun]] = {}
+    """The runs of one study, put together where they differ in arm and seed alone.
+
+    An arm that does not use some setting stands in the group of each value that others have of it:
+    it is the same run beside all of them.
+    """
+    alike: dict[str, list[StoredRun]] = {}
     for run in runs:
         if run.study == study:
-            by_settings.setdefault(run.settings, []).append(run)
+            alike.setdefault(as_text(_shared(run)), []).append(run)
+    kinds = [(_shared(members[0]), members) for members in alike.values()]
+    together = [
+        (kind, [run for other, members in kinds if _within(other, kind) for run in members])
+        for kind, _ in kinds
+        if not any(_within(kind, other) for other, _ in kinds if len(other) > len(kind))
+    ]
     result = []
-    for key, members in by_settings.items():
+    for own, members in together:
         kin = [
-            json.loads(other)
-            for other, those in by_settings.items()
+            other
+            for other, those in together
             if (those[0].data, those[0].preset) == (members[0].data, members[0].preset)
         ]
-        own = _readable(json.loads(key))
-        kin = [_readable(other) for other in kin]
-        differing = [k for k in own if any(other.get(k) != own[k] for other in kin)]
+        differing = [k for k in sorted(own) if any(other.get(k) != own[k] for other in kin)]
         # What a reader can choose says more than what follows from it.
-        chosen = [k for k in differing if k not in ("dataset.fingerprint", "extractor")]
+        chosen = [key for key in differing if key not in FACTS]
         result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in chosen or differing)))
     return result
 
 
-def _readable(settings: dict) -> dict:
-    """Settings with those of the data written as on the command line."""
-    data = {f"dataset.{k}": v for k, v in settings.get("dataset", {}).items()}
-    return {k: v for k, v in settings.items() if k != "dataset"} | data
+def _shared(run: StoredRun) -> dict[str, Any]:
+    return shared(studies()[run.study], run.identity)
+
+
+def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    return all(key in whole and whole[key] == value for key, value in part.items())

@@ -2,14 +2,12 @@
 
 A plan is a TOML file of a study, [settings] that all its runs share and a [grid] of values to
 combine; the project's own are in experiments/sweeps/plans/. What its runs are to show is read by
-claims.py. PyTorch is imported where it is used: workers, which import this file by
-experiments/sweep.py, have no use for it.
+claims.py.
 """
 
 import ast
 import contextlib
 import functools
-import importlib
 import itertools
 import os
 import tomllib
@@ -18,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.run.study import studies
 from experiments.sweeps.claims import PLANS, claims_of
 from forgetting.errors import UserError
+from forgetting.settings import flat
 
-STUDIES = ("sequential_tasks", "gan_probe")
 ELSEWHERE = "running elsewhere"
 
 
@@ -47,8 +46,6 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
     name: of a plan of the project, or a path. Raises UserError with one line.
     """
-    from forgetting.settings import flat
-
     named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
     path = named.get(name, Path(name))
     try:
@@ -66,8 +63,8 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
             f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings], "
             "family, [[claims]]"
         )
-    if plan.get("study") not in STUDIES:
-        raise UserError(f"PLAN: study in {path} must be {' or '.join(STUDIES)}")
+    if plan.get("study") not in studies():
+        raise UserError(f"PLAN: study in {path} must be {' or '.join(studies())}")
     for part in ("grid", "settings"):
         if not isinstance(plan.get(part, {}), dict):
             raise UserError(f"PLAN: [{part}] of {path} must hold settings")
@@ -85,8 +82,6 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
 
 
 def _words(settings: dict) -> tuple[str, ...]:
-    from forgetting.settings import flat
-
     return tuple(word_of(key, value) for key, value in flat(settings).items())
 
 
@@ -115,10 +110,9 @@ def look_up(
 ) -> list[Planned]:
     """The planned runs, each with what is stored of it in `folder`. elsewhere: they will not be on
     this machine. Raises UserError for settings that will not do, before anything starts."""
-    from experiments import runner
+    from experiments.run import runner, twins  # PyTorch, only where plans are looked up
     from forgetting import data
 
-    module = importlib.import_module(f"experiments.{study}")
     load = functools.cache(data.load)  # once for all runs
     known, asked = [], []
     chosen: tuple[str, ...] = ()
@@ -126,7 +120,7 @@ def look_up(
         named = any(word.startswith("dataset.name=") for word in words)
         words = words if named else (*words, *chosen)
         here = [*words, f"results_dir={folder}"]
-        run = runner.look_up(module.ex, module.STUDY, here, load, elsewhere)
+        run = runner.look_up(studies()[study], here, load, elsewhere)
         if run.data and not named:  # auto is looked up once, and is the same for every worker
             chosen = (f"dataset.name={run.data}",)
             words = (*words, *chosen)
@@ -141,7 +135,7 @@ def look_up(
         if run.seconds is not None:
             for kind in (run.kind, run.arm):
                 took.setdefault(kind, []).append(run.seconds)
-    states = {None: "to do", "COMPLETED": "complete", "FAILED": "failed", runner.HELD: ELSEWHERE}
+    states = {None: "to do", "COMPLETED": "complete", "FAILED": "failed", twins.HELD: ELSEWHERE}
     shared = _shared(asked)
     planned = []
     for words, run in zip(asked, known, strict=True):
