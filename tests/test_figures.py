@@ -403,29 +403,39 @@ def test_a_variant_is_compared_with_its_arm_too(found):
 
 
 def test_groups_that_one_setting_tells_apart_are_compared_like_arms(found):
-    def with_lr(runs, lr, **result):
-        return [replace(with_settings(run, lr=lr), result={**run.result, **result}) for run in runs]
+    def other(runs, result=(), **settings):
+        return [
+            replace(
+                run, identity={**run.identity, **settings}, result={**run.result, **dict(result)}
+            )
+            for run in runs
+        ]
 
     runs = found[0].of_arm("vanilla")
-    higher = with_lr(runs, 0.01, recovery=0.9)
+    higher = other(runs, {"recovery": 0.9}, lr=0.01)
     several = groups([*higher, *runs], "sequential_tasks")
     ((key, alike),) = alike_but_one(several)
-    assert key == "lr" and [group.runs[0].config["lr"] for group in alike] == [0.001, 0.01]
+    assert key == "lr" and [group.runs[0].identity["lr"] for group in alike] == [0.001, 0.01]
     table = own_tables.differences([*higher, *runs])
-    assert set(table["compared"]) == {"vanilla, lr=0.01 - lr=0.001"} and set(table["settings"]) == {
-        ""
-    }
+    assert set(table["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
+    assert set(table["settings"]) == {""}
     row = table[table["measure"] == "recovery"].iloc[0]
     mean = 0.9 - np.mean([run.result["recovery"] for run in runs])
     assert row["difference"].startswith(f"{mean:+.3f} [") and row["seeds"] == "2"
-    # One seed in common is no comparison, two settings that differ are none, and by precision there
-    # is none.
+    # One seed in common is no comparison, two settings that differ are none, and what the machine
+    # chose is no question of a study.
     assert own_tables.differences([*higher, runs[0]]).empty
-    both = [with_settings(run, eval_every=7) for run in higher]
-    assert own_tables.differences([*both, *runs]).empty
-    other = {"fp32": "bf16", "bf16": "fp32"}[runs[0].config["precision"]]
-    bits = [with_settings(run, precision=other) for run in runs]
-    assert own_tables.differences([*bits, *runs]).empty
+    assert own_tables.differences([*other(higher, eval_every=7), *runs]).empty
+    assert own_tables.differences([*other(runs, precision="bf16"), *runs]).empty
+    # An arm that does not use the setting is the same run on both sides.
+    unused = [
+        replace(run, arm="augment", identity={k: v for k, v in run.identity.items() if k != "lr"})
+        for run in runs
+    ]
+    assert len(groups([*higher, *runs, *unused], "sequential_tasks")[0].arms()) == 2
+    table = own_tables.differences([*higher, *runs, *unused])
+    of_setting = table[table["compared"].str.contains("lr=")]
+    assert set(of_setting["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
 
 
 def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):

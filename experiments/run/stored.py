@@ -167,12 +167,7 @@ def _whole(record: Record) -> StoredRun:
         raise Unreadable("info.json does not tell its images")
     if not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
-    config, metrics = nested(settings), {}
-    for name, m in _json(record.folder / "metrics.json").items():
-        steps, values = np.array(m["steps"], np.int64), np.array(m["values"], np.float64)
-        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
-            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
-        metrics[name] = steps, values
+    config, metrics = nested(settings), _metrics(record.folder)
     return StoredRun(
         id=record.folder.name,
         folder=record.folder,
@@ -189,6 +184,28 @@ def _whole(record: Record) -> StoredRun:
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
     )
+
+
+def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    metrics = {
+        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+        for name, m in _json(folder / "metrics.json").items()
+    }
+    for name, (steps, values) in metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
+            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
+    return metrics
+
+
+def _past_fakes(folder: Path) -> list[dict]:
+    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
+    says which that was."""
+    try:
+        table = _csv(folder / "past_fakes.csv")
+        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
+        return table.to_dict("records") if whole else []
+    except READ_ERRORS:
+        return []
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -273,17 +290,6 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
             "value": np.concatenate([np.empty(0)] + [values for *_, values in curves]),
         }
     )
-
-
-def _past_fakes(path: Path) -> list[dict]:
-    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
-    says which that was."""
-    try:
-        table = _csv(path / "past_fakes.csv")
-        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
-        return table.to_dict("records") if whole else []
-    except READ_ERRORS:
-        return []
 
 
 def _natural(path: Path) -> list:

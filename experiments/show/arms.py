@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import seaborn as sns
 
+from experiments.run.study import studies
 from experiments.show.groups import Group
 
 # Study -> arm -> its words, in the order shown. Any other arm stands behind them by its own name.
@@ -23,13 +24,14 @@ WORDS = {
         "rotation_only": "rotation only",
     },
 }
-# What a study runs where no arm is named, the first of them what the others are compared with.
-DEFAULTS = {"sequential_tasks": ("vanilla", "rotation"), "gan_probe": ("uncond", "ssgan")}
 _COLOURS = {
     arm: colour
     for known in WORDS.values()
     for arm, colour in zip(known, sns.color_palette("colorblind"), strict=False)
 }
+# Of the other arms: between the hues of those, in degrees of HUSL.
+_HUES = (*range(75, 125), *range(184, 224), *range(264, 298), *range(338, 366))
+_LIGHTNESS = (0.3, 0.55, 0.75)
 
 
 def in_order(study: str, arms: Iterable[str]) -> list[str]:
@@ -41,8 +43,13 @@ def arms_of(group: Group) -> list[str]:
     return in_order(group.runs[0].study, group.arms())
 
 
+def defaults(study: str) -> Sequence[str]:
+    """What a study runs where no arm is named; the first of them is its baseline."""
+    return studies()[study].default_arms
+
+
 def baseline(study: str) -> str:
-    return DEFAULTS[study][0]
+    return defaults(study)[0]
 
 
 def words(study: str, arm: str) -> str:
@@ -55,8 +62,8 @@ def colour_of(arm: str) -> tuple[float, float, float]:
     if arm in _COLOURS:
         return _COLOURS[arm]
     number = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:4])
-    hue, light = number % 360, (35, 60, 75)[number // 360 % 3]
-    return sns.husl_palette(1, h=hue / 360, s=0.8, l=light / 100)[0]
+    lightness, place = number % len(_LIGHTNESS), number // len(_LIGHTNESS) % len(_HUES)
+    return sns.husl_palette(1, h=_HUES[place] / 360, s=0.8, l=_LIGHTNESS[lightness])[0]
 
 
 def wrapped(text: str, width: int) -> str:

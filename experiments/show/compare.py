@@ -149,6 +149,8 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
     arms = in_order(group.runs[0].study, set(group.arms()) & set(other.arms()))
     for arm in arms:
         runs = [of.of_arm(arm) for of in (group, other)]
+        if key not in runs[0][0].identity:
+            continue  # the same runs on both sides: the arm does not use the setting
         for measure in measures_of([*runs[0], *runs[1]]):
             apart = paired_interval(*(by_seed(those, measure.name) for those in runs))
             if apart and apart.n >= FEWEST_SEEDS:

@@ -16,7 +16,7 @@ from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
-from experiments.show.plotting import draw_curve, keep, label, leftmost, panels, rows, seeds
+from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, seeds
 
 DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
@@ -232,7 +232,7 @@ def quality(found: Sequence[Group]) -> Figure:
                 draw_curve(axis, runs, metric, **line)
             axis.set_xlabel("generator updates")
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
-            axis.legend(frameon=False, fontsize="x-small")
+            legend(axis, len(group.arms()))
 
     return rows(found, "quality of samples, GAN probe", 2.4, draw, "mean over seeds, 95 % t band")
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.run.stored import StoredRun
 from experiments.show import grids
-from experiments.show.arms import DEFAULTS, arms_of, baseline, in_order
+from experiments.show.arms import arms_of, baseline, defaults, in_order
 from experiments.show.compare import difference, distance_metrics, with_metric
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
@@ -86,7 +86,7 @@ def table1(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 
 def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    models = in_order(STUDY, {*DEFAULTS[STUDY], *(run.arm for run in runs)})
+    models = in_order(STUDY, {*defaults(STUDY), *(run.arm for run in runs)})
     families = grids.families(groups(runs, STUDY))
     are_grids = [family for family in families if len(family) >= grids.LEAST_CELLS]
     rows = []
@@ -122,7 +122,7 @@ def table2(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 def of_table2(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Runs of the default arms, and of any other that a grid was run with."""
-    shown = set(DEFAULTS[STUDY])
+    shown = set(defaults(STUDY))
     for family in grids.families(groups(runs, STUDY)):
         cells = Counter(arm for group in family for arm in group.arms())
         shown |= {arm for arm, n in cells.items() if n >= grids.LEAST_CELLS}

@@ -134,6 +134,12 @@ def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
         axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
 
 
+def legend(axis, arms: int) -> None:
+    """Beside the axes where it would cover the curves of so many arms."""
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if arms > PER_LINE else {}
+    axis.legend(frameon=False, fontsize="x-small", **beside)
+
+
 def empty(reason: str) -> Figure:
     """A figure that says why it shows nothing."""
     figure = plt.figure(figsize=(WIDTH, 1.2))

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.show.arms import (
-    DEFAULTS,
     arms_of,
     baseline,
     colour_of,
+    defaults,
     in_order,
     words,
     wrapped,
@@ -24,6 +24,7 @@ from experiments.show.plotting import (
     keep,
     label,
     leftmost,
+    legend,
     lines,
     panels,
     rows,
@@ -63,7 +64,7 @@ def figure3(found: Sequence[Group]) -> Figure:
 
 def with_defaults(group: Group) -> list[str]:
     """The group's arms and the default ones, of which there may be no run."""
-    return in_order(STUDY, {*group.arms(), *DEFAULTS[STUDY]})
+    return in_order(STUDY, {*group.arms(), *defaults(STUDY)})
 
 
 def draw_current_accuracy(axis, group: Group, arm: str) -> None:
@@ -104,7 +105,7 @@ def representation(found: Sequence[Group]) -> Figure:
             line = {"label": label(runs, 40, in_words=True), "color": colour_of(arm)}
             draw_curve(axis, runs, "probe/final", marker=".", linewidth=1, **line)
         axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
-        axis.legend(frameon=False, fontsize="x-small")
+        legend(axis, len(group.arms()))
 
     shows = "mean over seeds, 95 % t band"
     return rows(found, "representation, sequential tasks", 2.4, draw, shows)
@@ -196,7 +197,7 @@ def draw_measure(axis, group: Group, measure: str) -> None:
     axis.tick_params(labelsize="x-small")
     axis.locator_params(axis="y", nbins=5)
     first = baseline(STUDY)
-    others = [arm for arm in (*DEFAULTS[STUDY], *arms) if arm in arms and arm != first]
+    others = [arm for arm in (*defaults(STUDY), *arms) if arm in arms and arm != first]
     apart = difference(group, others[0], first, measure) if others else None
     if apart:
         text = shown(apart, "+").replace(" [", "\n[")
