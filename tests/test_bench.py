@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -38,13 +39,14 @@ def _no_step(folder: str):
 
 
 def test_the_other_side_runs_in_a_process_of_its_own(tmp_path):
-    with benchmarks.elsewhere(_step_into, str(tmp_path)) as theirs:
-        (times,) = benchmarks.in_turn(3, CPU, theirs)
-    (written,) = tmp_path.iterdir()
-    assert written.name != str(os.getpid())
-    assert written.read_text() == "...." and len(times) == 3
+    step = partial(_step_into, str(tmp_path))
+    with benchmarks.elsewhere(step, partial(benchmarks.with_our_allocator, step)) as theirs:
+        times = benchmarks.in_turn(3, CPU, *theirs)
+    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert len(written) == 2 and str(os.getpid()) not in written
+    assert set(written.values()) == {"...."} and [len(of_one) for of_one in times] == [3, 3]
     missing = pytest.raises(UserError, match="bench: nothing in")
-    with missing, benchmarks.elsewhere(_no_step, "here"):
+    with missing, benchmarks.elsewhere(partial(_no_step, "here")):
         pass
 
 
@@ -170,6 +172,7 @@ def test_a_part_that_hangs_or_fails_leaves_the_others_alone(tmp_path):
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["machine"] == {"gpu": "none"}
     ends = {part: (about["ended"], about["said"]) for part, about in report["parts"].items()}
+    assert (tmp_path / "out/log.txt").read_text().count("---------- part") == 4
     hung = int(ends["1"][1])
     assert ends == {
         "1": ("stopped at its deadline", str(hung)),
@@ -216,7 +219,7 @@ def test_the_command_for_a_gpu_can_be_rehearsed(tmp_path):
     done = subprocess.run(words, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert left == ["part-0.log", "part-3.log", "report.json", "runs.tar.gz"]
+    assert left == ["log.txt", "report.json", "runs.tar.gz"]
     listed = subprocess.run(
         ["tar", "-tzf", str(tmp_path / "out/runs.tar.gz")], capture_output=True, text=True
     )

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -72,27 +72,33 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(
-    make: Callable[..., Callable], *arguments, keeps_memory: bool = False
-) -> Iterator[Elsewhere]:
-    """make(*arguments), a step, in a process of its own, as the step's users have it.
-
-    keeps_memory: with our runner's setting of the memory allocator, which speeds up others, too.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        process.submit(_make_step, make, arguments, keeps_memory).result()
-        yield Elsewhere(process)
+def elsewhere(*makers: Callable[[], Callable]) -> Iterator[list[Elsewhere]]:
+    """Of each of the functions, which make a step, the step in a process of its own, as its users
+    have it. All are there before any is taken: none begins while another is timed."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in makers
+        ]
+        made = [p.submit(_make_step, make) for p, make in zip(processes, makers, strict=True)]
+        for step in made:
+            step.result()
+        yield [Elsewhere(process) for process in processes]
 
 
 _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 
-def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
-    if keeps_memory:
-        from experiments.run.process import keep_freed_memory
+def _make_step(make: Callable[[], Callable]) -> None:
+    _steps.append(make())
 
-        keep_freed_memory()
-    _steps.append(make(*arguments))
+
+def with_our_allocator(make: Callable[[], Callable]) -> Callable:
+    """What `make` makes, in a process with our runner's setting of the memory allocator, which
+    speeds up others, too."""
+    from experiments.run.process import keep_freed_memory
+
+    keep_freed_memory()
+    return make()
 
 
 def _take_steps(device, calls: int) -> float:
@@ -102,7 +108,7 @@ def _take_steps(device, calls: int) -> float:
 def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -> list[list[float]]:
     """Seconds of each function, `rounds` times, taken in turn; the first ones do not count.
 
-    On a GPU a time is of so many calls in a row that they take half a second: of one alone it would
+    On a GPU a time is of so many calls in a row that they take 0.3 seconds: of one alone it would
     be how long the GPU takes to begin and to report.
     """
 
@@ -117,7 +123,7 @@ def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -
         n = 1
         if device.type == "cuda":
             taken(function, 10)
-            n = max(1, round(0.5 / taken(function, 1)))
+            n = max(1, round(0.3 / taken(function, 1)))
         repeats.append(n)
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):

@@ -7,7 +7,7 @@ it started when that is over; what it found by then is in DIR:
     report.json     the card, and how each part ended
     bench.json      rows for `python experiments/bench.py merge DIR`
     runs.tar.gz     completed runs, as they are published
-    part-N.log      what each part said
+    log.txt         what the parts said
 """
 
 import argparse
@@ -29,7 +29,7 @@ from forgetting.files import write_atomically
 SHARES = {1: 60, 2: 150, 3: 120, 4: 90}  # seconds of eight minutes
 PARTS = (sys.executable, "-m", "experiments.benchmarks.parts")
 BESIDE = 60  # of the same: to read the images and to write
-LOG_BYTES = 10**6
+LOG_BYTES = 10**6  # of each part's, its end
 # A look at the network fails at once, where it could hang or begin a download.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
@@ -107,15 +107,20 @@ def run(
         "REHEARSE": "1" if rehearse else "",
     }
     report = {"rehearsal": rehearse, "images": images or "digits", "parts": {}}
+    logs = b""
     for part, share in seconds.items():
-        log = out / f"part-{part}.log"
+        log = out / "log.part"
         words = [*command, str(part), str(out), f"{share:.1f}", *([images] if images else [])]
         print(f"part {part}, {share:.0f} s at most", flush=True)
         start = time.monotonic()
         with log.open("wb") as file:
             ended = _one(words, share, file, environment)
         taken = time.monotonic() - start
-        said = _last_line(log)
+        content = log.read_bytes()[-LOG_BYTES:]
+        log.unlink()
+        logs += f"---------- part {part}\n".encode() + content
+        write_atomically(out / "log.txt", logs)
+        said = (content.decode(errors="replace").strip().splitlines() or [""])[-1]
         if part == 0 and ended == "done":
             report["machine"] = json.loads(said)
         else:
@@ -148,16 +153,6 @@ def _one(words: list[str], share: float, log, environment: dict[str, str]) -> st
     finally:
         _end_descendants()
         process.poll()
-
-
-def _last_line(log: Path) -> str:
-    """The last thing said; of a long log its end is kept."""
-    content = log.read_bytes()
-    if len(content) > LOG_BYTES:
-        content = content[-LOG_BYTES:]
-        log.write_bytes(content)
-    lines = content.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 # ------------------------------------------------------------------ processes

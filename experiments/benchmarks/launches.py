@@ -21,7 +21,7 @@ ARMS = (
     ("sequential vanilla", "sequential_tasks", {"method": "vanilla"}),
     ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
 )
-PROFILED = 20  # steps
+PROFILED = 10  # steps
 AT_ONCE = (1, 4, 8)
 
 
@@ -93,7 +93,7 @@ def runs_at_once(rounds: int, device: torch.device, small: bool = False) -> Iter
 
             _warm_up(pool, device.type, key)
             alone = together(1, 10)
-            updates = 2 if small else max(10, round(alone))  # a second's
+            updates = 2 if small else max(10, round(alone / 3))  # a third of a second's
             rates = {runs: [] for runs in AT_ONCE}
             for _ in range(rounds):
                 for runs, of_it in rates.items():

@@ -22,13 +22,12 @@ REHEARSED = bool(os.environ.get("REHEARSE"))
 DEVICE = "cpu" if REHEARSED else "cuda"
 EXPERIMENTS = PROJECT / "experiments"
 IMAGES_A_CLASS = {"train": 300, "test": 100}  # of the folder for 128 pixels
-CHECKPOINT_EVERY = 100  # updates, in a slice
+CHECKPOINT_EVERY, ENOUGH = 50, 5.0  # of a slice: updates; seconds of training that are measured
 # A slice is of training: its evaluations are of little, but for the one that is measured.
-LITTLE = ["probe_images=1000", "probe_features=64", "quality_images=500"]
+LITTLE = ["probe_images=100", "probe_features=16", "quality_images=500"]
 if REHEARSED:
     IMAGES_A_CLASS = {"train": 12, "test": 8}
-    CHECKPOINT_EVERY = 2
-    LITTLE = ["probe_images=60", "probe_features=16", "quality_images=500"]
+    CHECKPOINT_EVERY, ENOUGH = 2, 0.0
 
 
 def main() -> None:
@@ -40,12 +39,15 @@ def main() -> None:
 
 def machine(out: Path, end: float, images: str | None) -> int:
     """Read the images, so that no part does, and say in JSON what this machine is."""
+    start = time.monotonic()
     import torch
     import torchvision
 
     from forgetting import data
 
-    start = time.monotonic()
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")
+    started = time.monotonic()
     if images:
         data.load("image_folder", images, 32)
     about = {
@@ -54,7 +56,8 @@ def machine(out: Path, end: float, images: str | None) -> int:
         "torchvision": str(torchvision.__version__),
         "python": sys.version.split()[0],
         "cores": len(os.sched_getaffinity(0)),
-        "seconds_to_read_images": round(time.monotonic() - start, 1),
+        "seconds_to_import": round(started - start, 1),
+        "seconds_to_read_images": round(time.monotonic() - started, 1),
     }
     if not about["gpu"] and not REHEARSED:
         sys.exit("there is no CUDA device here; REHEARSE=1 rehearses on a CPU")
@@ -109,7 +112,6 @@ def sequential_study(out: Path, end: float, images: str | None) -> int:
 
 def gan_slices(out: Path, end: float, images: str | None) -> int:
     """Slices of the GANs' study at the paper's sizes: speed, memory, and one whole evaluation."""
-    left = end - time.monotonic() - 2
     paper = ["quick", "width=4", "batch_size=8"] if REHEARSED else ["paper"]
     at_32 = [*_data(images), *([] if images else ["dataset.size=32"])]
     large = 16 if REHEARSED else 128
@@ -119,47 +121,50 @@ def gan_slices(out: Path, end: float, images: str | None) -> int:
         _few_images(folder / "few", images)
         at_large = ["dataset.name=image_folder", f"dataset.root={folder / 'few'}"]
         at_large += [f"dataset.size={large}"]
-        for name, model, data, share in (
-            ("ssgan, paper", "ssgan", at_32, 0.22),
-            ("uncond, paper", "uncond", at_32, 0.2),
-            (f"ssgan, paper at {large} pixels", "ssgan", at_large, 0.28),
+        for name, model, data, left_for_others in (
+            ("ssgan, paper", "ssgan", at_32, 0.5),
+            ("uncond, paper", "uncond", at_32, 0.5),
+            (f"ssgan, paper at {large} pixels", "ssgan", at_large, 0.2),
         ):
             words = [*paper, f"model={model}", *data, *LITTLE]
-            failed += _slice(name, words, out, folder / name, share * left)
+            last_moment = end - left_for_others * (end - time.monotonic())
+            failed += _slice(name, words, out, folder / name, last_moment)
         words = [*paper, "model=ssgan", *at_32, *(LITTLE if REHEARSED else [])]
         failed += _evaluation("ssgan, paper", words, out, folder / "whole")
     print(f"failed: {', '.join(failed)}" if failed else "all slices measured")
     return 1 if failed else 0
 
 
-def _slice(name: str, words: list[str], out: Path, folder: Path, seconds: float) -> list[str]:
-    """Rows of a run's speed and memory, from `seconds` of it; [name] where that was too little."""
+def _slice(name: str, words: list[str], out: Path, folder: Path, end: float) -> list[str]:
+    """Rows of a run's speed and memory, from as much of it as is enough and there is before `end`;
+    [name] where that was too little."""
     start = time.monotonic()
     words = [*words, f"checkpoint_every={CHECKPOINT_EVERY}"]
     process = subprocess.Popen(_gan_probe(words, folder))
     # Slow updates come first: a GPU's convolutions are chosen then.
-    first = None
-    while process.poll() is None:
-        first = first or _spent(folder)
-        enough = REHEARSED and first and _updates(folder) > first[0]
-        if enough or time.monotonic() - start > seconds - 4:
+    first = last = None
+    while process.poll() is None and time.monotonic() < end:
+        if _updates(folder) > (last or (0, 0))[0]:
+            last = _spent(folder) or last
+            first = first or last
+        if first and last[0] > first[0] and last[1] - first[1] >= ENOUGH:
             break
         time.sleep(0.1)
-    process.terminate()  # it writes a checkpoint
+    process.terminate()  # it stops in good order, and writes what memory it took
     try:
-        process.wait(30 if REHEARSED else 6)
+        process.wait(30 if REHEARSED else 8)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    last = _spent(folder)
-    if not first or not last or last[0] == first[0]:
-        print(f"{name}: too few updates in {seconds:.0f} s")
+    if not first or last[0] == first[0]:
+        print(f"{name}: too few updates in {time.monotonic() - start:.0f} s")
         return [name]
     (step_1, seconds_1), (step_2, seconds_2) = first, last
-    took = 1000 * (seconds_2 - seconds_1) / (step_2 - step_1)
-    print(f"{name}: from update {step_1} to {step_2}")
+    print(f"{name}: from update {step_1} to {step_2}, {time.monotonic() - start:.0f} s in all")
     info = _info(folder)
-    rows = [(f"{name}: seconds for 1,000 updates", took)]
+    rows = [
+        (f"{name}: seconds for 1,000 updates", 1000 * (seconds_2 - seconds_1) / (step_2 - step_1))
+    ]
     if info["peak_device_bytes"]:
         rows.append((f"{name}: a run's device memory, GB", info["peak_device_bytes"] / 1e9))
     _put(rows, info, out)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import PROJECT
 from experiments.benchmarks import (
+    Elsewhere,
     device_name,
     elsewhere,
     in_turn,
@@ -30,6 +31,7 @@ from experiments.benchmarks import (
     row,
     seconds,
     small_sizes,
+    with_our_allocator,
 )
 from experiments.run import resolve
 from forgetting import data, networks, probes
@@ -53,14 +55,18 @@ def gan_iterations(rounds: int, device: torch.device, small: bool = False) -> It
     folder = _peers_folder()
     settings = preset_settings("gan_probe", "paper") | small_sizes("gan_probe", small)
     sizes = {"ngf": settings["generator_width"], "ndf": settings["discriminator_width"]}
-    for model in ("ssgan", "uncond"):
-        study = learner(
-            "gan_probe", "paper", device, model=model, **small_sizes("gan_probe", small)
-        )
-        name = f"{model} iteration, of torch-mimicry's"
-        arguments = (folder, model, device, settings["batch_size"], sizes)
-        yield from _against(name, AIM_PEER, rounds, study, _peers_step, *arguments)
-        yield _share_of_the_floor(f"{model} iteration", study, rounds)
+    models = ("ssgan", "uncond")
+    steps = {
+        model: partial(_peers_step, folder, model, device, settings["batch_size"], sizes)
+        for model in models
+    }
+    with _others(steps, device) as theirs:
+        for model in models:
+            settings = {"model": model, **small_sizes("gan_probe", small)}
+            study = learner("gan_probe", "paper", device, **settings)
+            name = f"{model} iteration, of torch-mimicry's"
+            yield from _against(name, AIM_PEER, rounds, study, theirs[model])
+            yield _share_of_the_floor(f"{model} iteration", study, rounds)
 
 
 def _peers_folder() -> Path:
@@ -116,14 +122,16 @@ def sequential_iterations(rounds: int, device: torch.device, small: bool = False
     have it by default: fp32, contiguous, plain convolutions and poolings, the images from a
     DataLoader."""
     sizes = small_sizes("sequential_tasks", small)
-    narrow = [{**sizes, "width": sizes.get("width", 16)}] if device.type == "cuda" or small else []
-    for chosen in (sizes, *narrow):
-        width = f", width {chosen['width']}" if chosen is not sizes else ""
-        for method in ("vanilla", "rotation"):
+    arms = {(method, None): sizes for method in ("vanilla", "rotation")}
+    if device.type == "cuda" or small:
+        arms |= {(method, 16): sizes | {"width": 16} for method in ("vanilla", "rotation")}
+    steps = {arm: partial(_plain_step, arm[0], device, chosen) for arm, chosen in arms.items()}
+    with _others(steps, device) as theirs:
+        for (method, width), chosen in arms.items():
             study = learner("sequential_tasks", "paper", device, method=method, **chosen)
-            name = f"sequential {method} iteration{width}"
-            aim = f"{name}, of a plain loop's"
-            yield from _against(aim, AIM_PLAIN, rounds, study, _plain_step, method, device, chosen)
+            name = f"sequential {method} iteration{f', width {width}' if width else ''}"
+            others = theirs[method, width]
+            yield from _against(f"{name}, of a plain loop's", AIM_PLAIN, rounds, study, others)
             yield _share_of_the_floor(name, study, rounds)
 
 
@@ -167,21 +175,27 @@ def _plain_step(method: str, device: torch.device, sizes: dict) -> Callable[[], 
     return step
 
 
+@contextmanager
+def _others(
+    steps: Mapping[Hashable, Callable[[], Callable]], device: torch.device
+) -> Iterator[dict[Hashable, list[Elsewhere]]]:
+    """Each of the steps as its users have it and, on a CPU, with our allocator's setting."""
+    makers = list(steps.values())
+    if device.type == "cpu":
+        makers += [partial(with_our_allocator, make) for make in steps.values()]
+    with elsewhere(*makers) as made:
+        yield {name: made[i :: len(steps)] for i, name in enumerate(steps)}
+
+
 def _against(
-    name: str, aim: dict, rounds: int, study, make: Callable[..., Callable], *arguments
+    name: str, aim: dict, rounds: int, study, theirs: Sequence[Elsewhere]
 ) -> Iterator[dict]:
-    """The study's step against another, as its users have it and, on a CPU, with our allocator's
-    setting."""
-    device = study.device
-    with ExitStack() as stack:
-        others = {name: (stack.enter_context(elsewhere(make, *arguments)), aim)}
-        if device.type == "cpu":
-            lent = stack.enter_context(elsewhere(make, *arguments, keeps_memory=True))
-            others[f"{name}, allocator lent"] = lent, "-"
-        ours, *theirs = in_turn(rounds, device, study.step, *(step for step, _ in others.values()))
-    for (label, (_, of_it)), times in zip(others.items(), theirs, strict=True):
+    """The study's step against another: as `_others` gives it."""
+    ours, *others = in_turn(rounds, study.device, study.step, *theirs)
+    labels = ((name, aim), (f"{name}, allocator lent", "-"))
+    for (label, of_it), times in zip(labels, others, strict=False):
         ratios = [b / a for a, b in zip(ours, times, strict=True)]
-        yield row(label, device_name(device), ratios, of_it)
+        yield row(label, device_name(study.device), ratios, of_it)
 
 
 def _share_of_the_floor(name: str, study, rounds: int) -> dict:
@@ -309,7 +323,10 @@ def linear_probe(rounds: int, device: torch.device, small: bool = False) -> Iter
 
     if device.type == "cuda":
         ours()  # the first is slow to start
-    ratios = [seconds(theirs, device) / seconds(ours, device) for _ in range(rounds)]
+        alone = seconds(theirs)  # on the CPU, whatever the GPU does, and far longer
+        ratios = [alone / seconds(ours, device) for _ in range(rounds)]
+    else:
+        ratios = [seconds(theirs) / seconds(ours) for _ in range(rounds)]
     if abs(accuracies["ours"] - accuracies["theirs"]) > 0.002:
         raise UserError(f"bench: the probes' accuracies differ: {accuracies}")
     name = f"linear probe {n:,} x {train.shape[1]:,}, of float64's"
