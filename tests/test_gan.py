@@ -119,8 +119,6 @@ def test_gradient_penalty_of_a_linear_critic():
     weight_of_it, penalty = method.loss(learner, batch, None, drawn)
     assert weight_of_it == 10
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2, rel=1e-4)
-        (weight.norm().item() - 1) ** 2, rel=1e-4
-    )
 
 
 def test_alpha_goes_in_a_straight_line():
