@@ -191,7 +191,7 @@ def test_a_finished_gan_draws_samples(folder, capsys, monkeypatch):
     assert code == 0 and "100 images of step 4" in out
     assert Image.open(folder / "2" / "sample.png").size == (90, 90)
     state = checkpoints.load(folder / "2")["study"]  # by weights_only=True
-    assert state["nets"]["generator"]["linear.weight"].shape == (4 * 4 * 8, 128)
+    assert state["generator"]["linear.weight"].shape == (4 * 4 * 8, 128)
     for arguments, line in (
         (["resume=5"], "resume: a run of rotation_only has no generator"),
         ([], "resume: name the run"),
