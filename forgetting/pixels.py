@@ -243,7 +243,7 @@ def _values(image: Image.Image) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite numbers")
     if rawmode == "I;12":
-        values *= 65535 / 4095
+        values = values * 65535 / 4095  # exact at the ends
     elif image.mode[0] not in "IF":  # Pillow keeps the upper 8 bits; a fourth channel is alpha
         values = values[..., :3] * 257
     return values
