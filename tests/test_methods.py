@@ -284,9 +284,12 @@ def test_replay_warns_where_one_output_serves_all_tasks(digits, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_more_old_fakes_than_there_are_are_refused(digits):
-    with pytest.raises(UserError, match=r"replay.rows: at most the 16 fakes of a batch, not 17"):
-        make(gan, digits, "replay", method_settings={"replay.rows": 17})
+def test_more_old_fakes_than_there_are_are_refused():
+    arm = parse("uncond+replay", "model", MODELS)
+    with pytest.raises(UserError, match=r"replay.rows: at most the batch's 16 fakes, not 17"):
+        arm.check({"replay.rows": 17}, {}, "discriminator", 16)
+    arm.check({"replay.rows": 16}, {}, "discriminator", 16)
+    parse("replay").check({"replay.rows": 17}, {}, "classifier", 16)
 
 
 # ------------------------------------------------------------------ ewc
@@ -449,8 +452,13 @@ def test_a_loss_that_is_no_scalar_is_named(digits, study):
     with pytest.raises(UserError) as refused:
         of_study.step()
     n = 32 if study is gan else 16
-    line = f"spoilt: its loss must be a scalar tensor, not of ({n},), at step 1"
+    line = f"spoilt: its loss must be a weight and a scalar tensor, not ({n},), at step 1"
     assert str(refused.value) == line
+    alone = with_method(make(study, digits), Spoilt)
+    alone.loss = lambda *_: torch.tensor(1.0)
+    of_study.learner.methods["spoilt"] = alone
+    with pytest.raises(UserError, match="a scalar tensor, not Tensor alone, at step 1"):
+        of_study.step()
 
 
 @STUDIES

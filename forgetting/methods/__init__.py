@@ -87,6 +87,13 @@ class Arm:
         defaults = {key: setting.default for key, setting in known.items()}
         return {**defaults, **validate(given, rules)}
 
+    def check(
+        self, given: Mapping[str, Any], of_study: Mapping[str, Any], player: str, batch_size: int
+    ) -> None:
+        """Raise UserError where its methods' settings are wrong or do not fit the run."""
+        for method in self.make(0, self.checked(given), of_study):
+            method.check(player, batch_size)
+
     def make(
         self, seed: int, values: Mapping[str, Any], of_study: Mapping[str, Any]
     ) -> list[Method]:
