@@ -14,9 +14,7 @@ class Replay(Method):
     source = "Vitter 1985, algorithm R; for GANs Shrivastava et al. 2017, arXiv 1612.07828"
     settings = {
         "size": Setting(1000, integer(0), "rows that the reservoir holds; 0: all of the run's"),
-        "rows": Setting(
-            None, optional(integer(1), "as many; in a GAN half"), "old rows to new ones"
-        ),
+        "rows": Setting(None, optional(integer(1), "as many; half in a GAN"), "old rows with new"),
     }
 
     def check(self, player, batch_size):
