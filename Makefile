@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+MINUTES ?= 8
+PARTS ?= 1,2,3,4
 
-.PHONY: run figures test torture bench format setup clean
+.PHONY: run figures test torture bench gpu format setup clean
 
 run: $(INSTALLED)  ## both studies on digits, two arms each, then the figures
 	$(PY) experiments/sequential_tasks.py with quick
@@ -24,6 +26,13 @@ torture: $(INSTALLED)  ## 50 kills at random moments, 500 bad command lines as p
 
 bench: $(INSTALLED)  ## what is claimed of speed, measured; best on an idle machine
 	$(PY) experiments/bench.py
+
+# A GPU is borrowed for minutes, on a machine without a network: nothing is installed, and where
+# there is no .venv the Python on PATH has to do.
+gpu:  ## all that needs a GPU, into OUT, from IMAGES (else digits); REHEARSE=1: on a CPU, small
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(wildcard $(PY)),$(PYTHON)) \
+	  -m experiments.benchmarks.gpu --out "$(OUT)" --minutes "$(MINUTES)" --parts "$(PARTS)" \
+	  --images "$(IMAGES)" $(if $(REHEARSE),--rehearse)
 
 format: $(INSTALLED)
 	$(PY) -m ruff check --fix .

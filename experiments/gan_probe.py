@@ -4,109 +4,142 @@ A GAN is trained without (uncond) or with a rotation loss (ssgan); along the way
 discriminator is probed with linear classifiers and has to tell real images from earlier fakes.
 """
 
-from experiments.common_settings import COMMON
-from experiments.dataset_settings import dataset
-from experiments.runner import (
-    Experiment,
-    Study,
-    default_path,
-    has_code_version,
-    main,
-)
+from dataclasses import replace
+
+from experiments.run.settings import COMMON, OF_THE_RUNNER, common, default_path, never, tell
+from experiments.run.study import Experiment, Study, has_code_version
 from forgetting.errors import UserError
-from forgetting.settings import choice, integer, number, optional
-
-ex = Experiment("gan_probe", ingredients=[dataset], save_git_info=has_code_version())
+from forgetting.settings import Setting, choice, integer, number, optional
 
 
-@ex.config
-def settings():
-    preset = None  # which preset this is; written `with quick`, `with cpu` or `with paper`
-    model = None  # uncond, cond, ssgan, ssgan_sbn or rotation_only; unset: uncond and ssgan
-    seed = 0  # of weights, images and latents, each with a generator of its own
-    steps = 100000  # updates of the generator
-    batch_size = 64  # real images, and as many fakes, a step
-    width = 128  # channels of the discriminator; the generator's are twice as many
-    discriminator_width = width  # channels of every residual block of the discriminator
-    generator_width = 2 * width  # channels of every residual block of the generator
-    loss = "hinge"  # hinge or non_saturating
-    regularizer = "spectral_norm"  # of the discriminator: spectral_norm or gradient_penalty
-    spectral_norm = regularizer == "spectral_norm"  # follows from the regularizer
-    gradient_penalty_weight = 10.0  # lambda of the gradient penalty
-    alpha = 0.2  # weight of the generator's rotation loss
-    alpha_end = alpha  # the same at the end; other than alpha: in a straight line from one to it
-    beta = 1.0  # weight of the discriminator's rotation loss
-    d_steps = 1  # updates of the discriminator for one of the generator
-    lr = 2e-4  # Adam's learning rate
-    adam_betas = [0.0, 0.9]  # Adam's decay rates
-    probe_every = 5000  # generator updates between probes
-    probe_images = None  # training images of the linear probes; unset: all
-    probe_features = 8192  # at most so many features of a block, averaged over a grid
-    quality_every = 10000  # generator updates between measurements of the samples' quality
-    quality_images = 10000  # samples for that measurement
-    device = "auto"  # auto, cpu or cuda
-    precision = "auto"  # auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16
-    results_dir = default_path("results/runs")  # where runs are stored
-    checkpoint_every = 1000  # iterations between checkpoints
-    resume = None  # a run's id: go on with it; auto: with the unfinished run of these settings
-    stop_after = None  # stop in good order after 90s, 10m, 2h; exit code 75, resumable
+def _has_generator(settings) -> bool:
+    return settings["model"] != "rotation_only"
 
 
-@ex.named_config
-def quick():
-    """Handwritten digits that need no download: about a minute for both arms."""
-    preset = "quick"
-    dataset = {"name": "digits"}
-    steps = 400
-    width = 16
-    probe_every = 100
-    probe_images = 1000
-    probe_features = 512
-    quality_every = 400
-    quality_images = 1000
+def _rotates_in_a_game(settings) -> bool:
+    return settings["model"] in ("ssgan", "ssgan_sbn")
 
 
-@ex.named_config
-def cpu():
-    """The paper's protocol with narrow nets: under an hour a run on one core."""
-    preset = "cpu"
-    steps = 5000
-    width = 32
-    probe_every = 500
-    probe_images = 10000
-    probe_features = 512
-    quality_every = 2500
-    checkpoint_every = 250
+def _penalises(settings) -> bool:
+    return settings["regularizer"] == "gradient_penalty" and _has_generator(settings)
 
 
-@ex.named_config
-def paper():
-    """The paper's sizes; for a GPU."""
-    preset = "paper"
-    width = 128
-
-
-RULES = {
-    **COMMON,
-    "model": optional(
-        choice("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"), "uncond and ssgan"
+SETTINGS = {
+    **common(
+        lr=2e-4,
+        adam_betas=[0.0, 0.9],
+        checkpoint_every=1000,
+        batch_size=replace(COMMON["batch_size"], help="real images, and as many fakes, a step"),
+        width=replace(
+            COMMON["width"],
+            help="channels of the discriminator; the generator's are twice as many",
+            used=never,
+        ),
+        spectral_norm=replace(
+            COMMON["spectral_norm"],
+            default=lambda settings: settings["regularizer"] == "spectral_norm",
+            help="follows from the regularizer",
+            used=never,
+        ),
     ),
-    "steps": integer(1),
-    "discriminator_width": integer(1),
-    "generator_width": integer(1),
-    "loss": choice("hinge", "non_saturating"),
-    "regularizer": choice("spectral_norm", "gradient_penalty"),
-    "gradient_penalty_weight": number(above=0),
-    "alpha": number(at_least=0),
-    "alpha_end": number(at_least=0),
-    "beta": number(at_least=0),
-    "d_steps": integer(1),
-    "probe_every": integer(1),
-    "probe_images": optional(integer(50), "all"),
-    "probe_features": integer(1),
-    "quality_every": integer(1),
-    "quality_images": integer(500),
+    "model": Setting(
+        None,
+        optional(
+            choice("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"), "uncond and ssgan"
+        ),
+        "uncond, cond, ssgan, ssgan_sbn or rotation_only; unset: uncond and ssgan",
+    ),
+    "steps": Setting(100000, integer(1), "updates of the generator"),
+    "discriminator_width": Setting(
+        lambda settings: settings["width"],
+        integer(1),
+        "channels of every residual block of the discriminator",
+    ),
+    "generator_width": Setting(
+        lambda settings: 2 * settings["width"],
+        integer(1),
+        "channels of every residual block of the generator",
+        _has_generator,
+    ),
+    "loss": Setting(
+        "hinge", choice("hinge", "non_saturating"), "hinge or non_saturating", _has_generator
+    ),
+    "regularizer": Setting(
+        "spectral_norm",
+        choice("spectral_norm", "gradient_penalty"),
+        "of the discriminator: spectral_norm or gradient_penalty",
+    ),
+    "gradient_penalty_weight": Setting(
+        10.0, number(above=0), "lambda of the gradient penalty", _penalises
+    ),
+    "alpha": Setting(
+        0.2,
+        number(at_least=0),
+        "weight of the generator's rotation loss",
+        _rotates_in_a_game,
+        of_arm=True,
+    ),
+    "alpha_end": Setting(
+        lambda settings: settings["alpha"],
+        number(at_least=0),
+        "the same at the end; other than alpha: in a straight line from one to it",
+        _rotates_in_a_game,
+        of_arm=True,
+    ),
+    "beta": Setting(
+        1.0,
+        number(at_least=0),
+        "weight of the discriminator's rotation loss",
+        _rotates_in_a_game,
+        of_arm=True,
+    ),
+    "d_steps": Setting(
+        1, integer(1), "updates of the discriminator for one of the generator", _has_generator
+    ),
+    "probe_every": Setting(5000, integer(1), "generator updates between probes"),
+    "probe_images": Setting(
+        None, optional(integer(50), "all"), "training images of the linear probes; unset: all"
+    ),
+    "probe_features": Setting(
+        8192, integer(1), "at most so many features of a block, averaged over a grid"
+    ),
+    "quality_every": Setting(
+        10000,
+        integer(1),
+        "generator updates between measurements of the samples' quality",
+        _has_generator,
+    ),
+    "quality_images": Setting(10000, integer(500), "samples for that measurement", _has_generator),
 }
+PRESETS = {
+    "quick": (
+        "Handwritten digits that need no download: about a minute for both arms.",
+        {
+            "dataset.name": "digits",
+            "steps": 400,
+            "width": 16,
+            "probe_every": 100,
+            "probe_images": 1000,
+            "probe_features": 512,
+            "quality_every": 400,
+            "quality_images": 1000,
+        },
+    ),
+    "cpu": (
+        "The paper's protocol with narrow nets: under an hour a run on one core.",
+        {
+            "steps": 5000,
+            "width": 32,
+            "probe_every": 500,
+            "probe_images": 10000,
+            "probe_features": 512,
+            "quality_every": 2500,
+            "checkpoint_every": 250,
+        },
+    ),
+    "paper": ("The paper's sizes; for a GPU.", {}),
+}
+ex = tell(Experiment("gan_probe", save_git_info=has_code_version()), SETTINGS, PRESETS)
 
 
 def check(settings, images) -> None:
@@ -137,9 +170,7 @@ def build(settings, images, device, autocast, to_train=True):
         def quality(samples, reader=chosen):
             return fidelity.quality(samples, images.test_images, reader, device)
 
-    not_of_the_study = (*COMMON.keys() - {"seed", "batch_size", "lr"}, "width")
-    chosen = {key: settings[key] for key in RULES if key not in not_of_the_study}
-    chosen |= {key: settings[key] for key in ("adam_betas", "spectral_norm")}
+    chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - {"width"}}
     return ProbeStudy(images, device, autocast, quality, about, **chosen)
 
 
@@ -164,9 +195,10 @@ def draw_samples(study, folder) -> str:
 
 
 STUDY = Study(
+    ex,
     "model",
     ("uncond", "ssgan"),
-    RULES,
+    SETTINGS,
     check,
     build,
     lambda settings, images: settings["steps"],
@@ -175,4 +207,6 @@ STUDY = Study(
 )
 
 if __name__ == "__main__":
-    main(ex, STUDY)
+    from experiments.run.runner import main
+
+    main(STUDY)

@@ -1,4 +1,4 @@
-"""Stored runs -> one tidy table. Also a small library for notebooks:
+"""Stored runs as one tidy table, for notebooks:
 
     from experiments.results import load_runs
     table = load_runs("results/runs")   # run, study, data, preset, arm, seed, metric, step, value
@@ -9,286 +9,20 @@ and a command that makes runs fit to be published:
 """
 
 import argparse
-import functools
 import hashlib
 import json
 import re
-import shlex
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from experiments.run.identity import as_text
+from experiments.run.stored import load_runs, read_run, sample_grids, stored_runs
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
-PROJECT = Path(__file__).resolve().parents[1]
-# A run tells its study by the setting that names its arm: Sacred's --name may change its name.
-ARM_SETTING = {"sequential_tasks": "method", "gan_probe": "model"}
-ARMS = {
-    "sequential_tasks": ("vanilla", "rotation", "augment"),
-    "gan_probe": ("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"),
-}
-# They do not change what a run computes, so runs that differ in them alone belong together.
-INCIDENTAL = ("results_dir", "checkpoint_every", "resume", "stop_after", "seed")
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
-
-    code: the commit it came from, with a + where files were changed. asked: what followed `with` on
-    the command line.
-    """
-
-    id: str
-    folder: Path
-    study: str
-    arm: str
-    seed: int
-    data: str
-    preset: str
-    config: dict
-    result: dict
-    info: dict
-    code: str
-    asked: tuple[str, ...]
-    metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
-
-    @functools.cached_property
-    def settings(self) -> str:
-        """All that the run computes from but arm and seed, as one comparable text."""
-        kept = {k: v for k, v in self.config.items() if k not in INCIDENTAL}
-        kept["dataset"] = {
-            k: v for k, v in kept["dataset"].items() if k not in ("root", "memory_mb")
-        }
-        kept["dataset"]["fingerprint"] = self.info["data"]["fingerprint"]
-        kept["extractor"] = self.info.get("extractor_sha256", self.info.get("extractor"))
-        del kept[ARM_SETTING[self.study]]
-        if kept.get("regularizer") == "spectral_norm":
-            del kept["gradient_penalty_weight"]  # of no effect
-        return json.dumps({"study": self.study, **kept}, sort_keys=True)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """A CSV file that the study kept with the run. Raises OSError or ValueError."""
-        return _csv(self.folder / name)
-
-    @property
-    def command(self) -> str:
-        """The command line that makes this run, up to where it is stored, on another machine, too:
-        with what was chosen by the kind of machine."""
-        arm, by_machine = ARM_SETTING[self.study], ("device", "precision")
-        own = [f"{key}=" for key in (arm, *by_machine, *INCIDENTAL)]
-        words = [word for word in self.asked if not word.startswith(tuple(own))]
-        if self.preset and self.preset not in words:
-            words.insert(0, self.preset)
-        words += [f"{key}={self.config[key]}" for key in by_machine]
-        words += [f"{arm}={self.arm}", f"seed={self.seed}"]
-        return f"python experiments/{self.study}.py with {shlex.join(words)}"
-
-
-@functools.cache
-def _csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path)
-
-
-def stored_runs(*folders: str | Path) -> list[StoredRun]:
-    """All completed runs in `folders`, as `runs_and_rest` finds them."""
-    return runs_and_rest(*folders)[0]
-
-
-def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
-    """All completed runs in `folders`, one a setting, arm and seed; how many of other statuses.
-
-    Of equal runs the first folder's counts, and there the latest. A folder that cannot be read is
-    named and passed over; runs that are not complete are counted in one line.
-    """
-    found: dict[tuple, StoredRun] = {}
-    left_out: Counter[str] = Counter()
-    repeated = 0
-    for folder in map(Path, folders):
-        here: dict[tuple, StoredRun] = {}
-        runs = [p.parent for p in folder.glob("*/run.json")] if folder.is_dir() else []
-        for path in sorted(runs, key=_natural):
-            try:
-                status = json.loads((path / "run.json").read_text())["status"]
-                if status != "COMPLETED":
-                    left_out[str(status).lower()] += 1
-                    continue
-                run = _read(path)
-            except READ_ERRORS as error:
-                print(f"passed over {path}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            repeated += (run.settings, run.arm, run.seed) in here
-            here[run.settings, run.arm, run.seed] = run
-        found = {**here, **found}
-    if left_out:
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
-        print(f"left out, not complete: {counts}", file=sys.stderr)
-    if repeated:
-        print(
-            f"left out, since a later run is equal in settings and seed: {repeated}",
-            file=sys.stderr,
-        )
-    return list(found.values()), left_out
-
-
-def load_runs(*folders: str | Path) -> pd.DataFrame:
-    """One row a logged value: run, study, data, preset, arm, seed, metric, step, value.
-
-    The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
-    folders are given.
-    """
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
-    curves = [
-        (run, name, steps, values)
-        for run in stored_runs(*folders)
-        for name, (steps, values) in run.metrics.items()
-    ]
-    lengths = [len(steps) for _, _, steps, _ in curves]
-
-    def column(of_run) -> pd.Series:
-        # As categories: one text a run and not one a row.
-        codes, texts = pd.factorize(np.array([of_run(*curve) for curve in curves], object))
-        return pd.Series(pd.Categorical.from_codes(np.repeat(codes, lengths), texts))
-
-    several = len(folders) > 1
-    return pd.DataFrame(
-        {
-            "run": column(lambda run, *_: str(run.folder) if several else run.id),
-            "study": column(lambda run, *_: run.study),
-            "data": column(lambda run, *_: run.data),
-            "preset": column(lambda run, *_: str(run.preset)),
-            "arm": column(lambda run, *_: run.arm),
-            "seed": np.repeat(np.array([run.seed for run, *_ in curves], np.int64), lengths),
-            "metric": column(lambda _, name, *__: name),
-            "step": np.concatenate([np.empty(0, np.int64)] + [steps for _, _, steps, _ in curves]),
-            "value": np.concatenate([np.empty(0)] + [values for *_, values in curves]),
-        }
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Runs of one study that differ in arm and seed alone."""
-
-    runs: list[StoredRun]
-    differs: str  # what tells it from other groups of the same data and preset, or ""
-
-    @property
-    def title(self) -> str:
-        run = self.runs[0]
-        return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
-
-    def settings_but(self, keys: Iterable[str]) -> str:
-        """The settings its runs share but `keys`, as one comparable text."""
-        kept = {k: v for k, v in json.loads(self.runs[0].settings).items() if k not in keys}
-        return json.dumps(kept, sort_keys=True)
-
-    def readable_settings(self, but: Iterable[str]) -> dict:
-        """The same as a dictionary, the data's as dataset.name and so on."""
-        return _readable(json.loads(self.settings_but(but)))
-
-    def arms(self) -> list[str]:
-        return list(dict.fromkeys(run.arm for run in self.runs))
-
-    def of_arm(self, arm: str) -> list[StoredRun]:
-        """The arm's runs by seed."""
-        return sorted((run for run in self.runs if run.arm == arm), key=lambda run: run.seed)
-
-
-def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
-    """The runs of one study, put together where they differ in arm and seed alone."""
-    by_settings: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        if run.study == study:
-            by_settings.setdefault(run.settings, []).append(run)
-    result = []
-    for key, members in by_settings.items():
-        kin = [
-            json.loads(other)
-            for other, those in by_settings.items()
-            if (those[0].data, those[0].preset) == (members[0].data, members[0].preset)
-        ]
-        own = _readable(json.loads(key))
-        kin = [_readable(other) for other in kin]
-        differing = [k for k in own if any(other.get(k) != own[k] for other in kin)]
-        # What a reader can choose says more than what follows from it.
-        chosen = [k for k in differing if k not in ("dataset.fingerprint", "extractor")]
-        result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in chosen or differing)))
-    return result
-
-
-def _readable(settings: dict) -> dict:
-    """Settings with those of the data written as on the command line."""
-    data = {f"dataset.{k}": v for k, v in settings.get("dataset", {}).items()}
-    return {k: v for k, v in settings.items() if k != "dataset"} | data
-
-
-def _read(path: Path) -> StoredRun:
-    record = json.loads((path / "run.json").read_text())
-    config = json.loads((path / "config.json").read_text())
-    info = json.loads((path / "info.json").read_text())
-    metrics = json.loads((path / "metrics.json").read_text())
-    (study,) = (study for study, arm in ARM_SETTING.items() if arm in config)
-    repositories = record["experiment"].get("repositories") or [{}]
-    commit = (repositories[0].get("commit") or "unknown")[:10]
-    run = StoredRun(
-        id=path.name,
-        folder=path,
-        study=study,
-        arm=config[ARM_SETTING[study]],
-        seed=config["seed"],
-        data=config["dataset"]["label"],
-        preset=config["preset"],
-        config=config,
-        result=_with_differences(record["result"]),
-        info=info,
-        code=commit + ("+" if repositories[0].get("dirty") else ""),
-        asked=tuple(str(word) for word in record["meta"]["options"]["UPDATE"]),
-        metrics={
-            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-            for name, m in metrics.items()
-        },
-    )
-    run.settings  # noqa: B018  what it is made of must be there
-    if not (type(run.seed) is int and isinstance(run.result, dict)):
-        raise TypeError("seed or result is not what this program writes")
-    if run.arm not in ARMS[study]:
-        raise ValueError(f"no figure knows {ARM_SETTING[study]}={run.arm}")
-    for name, (steps, values) in run.metrics.items():
-        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
-            raise ValueError(f"{name}: {len(steps)} steps for {len(values)} values")
-    return run
-
-
-def _with_differences(result: dict) -> dict:
-    if {"probe_first_cycle", "probe_last_cycle"} <= result.keys():
-        return result | {"probe_gain": result["probe_last_cycle"] - result["probe_first_cycle"]}
-    return result
-
-
-def _natural(path: Path) -> list:
-    """Sort key by which run 10 comes after run 9."""
-    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", path.name)]
-
-
-def sample_grids(folder: Path) -> list[Path]:
-    """Of a run's grids of samples, samples-<updates>.png, the first, the last and two between."""
-    grids = sorted(folder.glob("samples-*.png"), key=_natural)
-    last = len(grids) - 1
-    return [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})] if grids else []
-
-
-# ------------------------------------------------------------------ publishing
+__all__ = ["export", "load_runs"]
 
 
 def export(folders: Iterable[str | Path], out: str | Path) -> int:
@@ -305,9 +39,9 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
     runs = stored_runs(*folders)
     for run in runs:
         target = Path(out) / f"{run.study}-{run.preset}-{run.arm}-{run.seed}"
-        if target.exists() and _read(target).settings != run.settings:
-            settings = hashlib.sha256(run.settings.encode()).hexdigest()[:6]
-            target = target.with_name(f"{target.name}-{settings}")
+        if target.exists() and read_run(target).identity != run.identity:
+            digest = hashlib.sha256(as_text(run.identity).encode()).hexdigest()[:6]
+            target = target.with_name(f"{target.name}-{digest}")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         record = json.loads((run.folder / "run.json").read_text())

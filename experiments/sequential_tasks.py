@@ -4,90 +4,82 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
-from experiments.common_settings import COMMON
-from experiments.dataset_settings import dataset
-from experiments.runner import (
-    Experiment,
-    Study,
-    default_path,
-    has_code_version,
-    main,
-)
+from experiments.run.settings import OF_THE_RUNNER, common, tell
+from experiments.run.study import Experiment, Study, has_code_version
 from forgetting.errors import UserError
-from forgetting.settings import boolean, choice, integer, number, optional
-
-ex = Experiment("sequential_tasks", ingredients=[dataset], save_git_info=has_code_version())
+from forgetting.settings import Setting, boolean, choice, integer, number, optional
 
 
-@ex.config
-def settings():
-    preset = None  # which preset this is; written `with quick`, `with cpu` or `with paper`
-    method = None  # vanilla, rotation or augment; unset: vanilla and rotation, a run each
-    seed = 0  # of weights, stream and rotations, each with a generator of its own
-    iterations_per_task = 1000  # updates before the task moves on
-    cycles = 2  # how often all tasks are gone through
-    batch_size = 64  # upright images a step
-    width = 128  # channels of every residual block
-    head = "shared"  # shared (one binary head, as in the paper) or per_task
-    balanced = True  # half of a batch is of the task's class; False: drawn from all images alike
-    rotation_weight = 1.0  # beta, the weight of the rotation loss
-    rotated_images = batch_size // 4  # images of a batch also seen by 90, 180 and 270 degrees
-    spectral_norm = False  # divide every weight by its largest singular value
-    lr = 1e-3  # Adam's learning rate
-    adam_betas = [0.9, 0.999]  # Adam's decay rates
-    eval_every = 200  # updates between evaluations, beside those around every switch
-    eval_images = 2000  # test images of an evaluation, equally many a class
-    probe_images = 5000  # training images of the linear probe at a task's end
-    probe_features = 512  # at most so many features of the last block, averaged over a grid
-    device = "auto"  # auto, cpu or cuda
-    precision = "auto"  # auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16
-    results_dir = default_path("results/runs")  # where runs are stored
-    checkpoint_every = 500  # iterations between checkpoints
-    resume = None  # a run's id: go on with it; auto: with the unfinished run of these settings
-    stop_after = None  # stop in good order after 90s, 10m, 2h; exit code 75, resumable
+def _rotates(settings) -> bool:
+    return settings["method"] == "rotation"
 
 
-@ex.named_config
-def quick():
-    """Handwritten digits that need no download: under a minute for both arms."""
-    preset = "quick"
-    dataset = {"name": "digits"}
-    iterations_per_task = 100
-    width = 32
-    eval_every = 20
-    eval_images = 350
-    probe_images = 1000
+def _turns_images(settings) -> bool:
+    return settings["method"] in ("rotation", "augment")
 
 
-@ex.named_config
-def cpu():
-    """The paper's protocol with a narrow net: ten to twenty minutes a run on one core."""
-    preset = "cpu"
-    width = 16
-
-
-@ex.named_config
-def paper():
-    """The paper's sizes; for a GPU."""
-    preset = "paper"
-    width = 128
-    eval_every = 250  # so that evaluating takes less than 15 % of the time
-
-
-RULES = {
-    **COMMON,
-    "method": optional(choice("vanilla", "rotation", "augment"), "vanilla and rotation"),
-    "iterations_per_task": integer(1),
-    "cycles": integer(1),
-    "head": choice("shared", "per_task"),
-    "balanced": boolean(),
-    "rotation_weight": number(at_least=0),
-    "rotated_images": integer(1),
-    "eval_every": integer(1),
-    "eval_images": integer(1),
-    "probe_images": integer(2),
-    "probe_features": integer(1),
+SETTINGS = {
+    **common(),
+    "method": Setting(
+        None,
+        optional(choice("vanilla", "rotation", "augment"), "vanilla and rotation"),
+        "vanilla, rotation or augment; unset: vanilla and rotation, a run each",
+    ),
+    "iterations_per_task": Setting(1000, integer(1), "updates before the task moves on"),
+    "cycles": Setting(2, integer(1), "how often all tasks are gone through"),
+    "head": Setting(
+        "shared",
+        choice("shared", "per_task"),
+        "shared (one binary head, as in the paper) or per_task",
+    ),
+    "balanced": Setting(
+        True,
+        boolean(),
+        "half of a batch is of the task's class; False: drawn from all images alike",
+    ),
+    "rotation_weight": Setting(
+        1.0, number(at_least=0), "beta, the weight of the rotation loss", _rotates, of_arm=True
+    ),
+    "rotated_images": Setting(
+        lambda settings: settings["batch_size"] // 4,
+        integer(1),
+        "images of a batch also seen by 90, 180 and 270 degrees",
+        _turns_images,
+        of_arm=True,
+    ),
+    "eval_every": Setting(
+        200, integer(1), "updates between evaluations, beside those around every switch"
+    ),
+    "eval_images": Setting(2000, integer(1), "test images of an evaluation, equally many a class"),
+    "probe_images": Setting(
+        5000, integer(2), "training images of the linear probe at a task's end"
+    ),
+    "probe_features": Setting(
+        512, integer(1), "at most so many features of the last block, averaged over a grid"
+    ),
 }
+PRESETS = {
+    "quick": (
+        "Handwritten digits that need no download: under a minute for both arms.",
+        {
+            "dataset.name": "digits",
+            "iterations_per_task": 100,
+            "width": 32,
+            "eval_every": 20,
+            "eval_images": 350,
+            "probe_images": 1000,
+        },
+    ),
+    "cpu": (
+        "The paper's protocol with a narrow net: ten to twenty minutes a run on one core.",
+        {"width": 16},
+    ),
+    "paper": (
+        "The paper's sizes; for a GPU.",
+        {"eval_every": 250},  # so that evaluating takes less than 15 % of the time
+    ),
+}
+ex = tell(Experiment("sequential_tasks", save_git_info=has_code_version()), SETTINGS, PRESETS)
 
 
 def check(settings, images) -> None:
@@ -107,8 +99,7 @@ def check(settings, images) -> None:
 def build(settings, images, device, autocast):
     from forgetting.sequential import SequentialTasks
 
-    of_the_study = (*RULES.keys() - COMMON.keys(), "seed", "batch_size", "width", "lr")
-    chosen = {key: settings[key] for key in (*of_the_study, "adam_betas", "spectral_norm")}
+    chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER}
     return SequentialTasks(images, device, autocast, **chosen)
 
 
@@ -116,7 +107,9 @@ def updates(settings, images) -> int:
     return settings["cycles"] * len(images.classes) * settings["iterations_per_task"]
 
 
-STUDY = Study("method", ("vanilla", "rotation"), RULES, check, build, updates)
+STUDY = Study(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates)
 
 if __name__ == "__main__":
-    main(ex, STUDY)
+    from experiments.run.runner import main
+
+    main(STUDY)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from forgetting import methods, metrics, probes
+from forgetting import measures, methods, probes
+from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
 from forgetting.learner import Batch, Learner
@@ -160,7 +161,7 @@ class SequentialTasks:
             images, labels = images[self.eval_indices], labels[self.eval_indices]
 
         logits, features = self._forward(images, task_ended)
-        accuracy = metrics.one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
+        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
         values = {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
         values["accuracy/current"] = values[f"accuracy/task_{self.current_task()}"]
         # A quarter, for a method may look at each in four rotations.
@@ -200,25 +201,9 @@ class SequentialTasks:
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        steps, accuracy = logged["accuracy/current"]
-        result = metrics.current_task_measures(
-            steps, accuracy, self.iterations_per_task, self.tasks, self.cycles
-        )
-        _, probe = logged["probe/final"]
-        result["probe_first_cycle"] = float(probe[: self.tasks].mean())
-        result["probe_last_cycle"] = float(probe[-self.tasks :].mean())
-        result["probe_end"] = float(probe[-1])
-        if self.per_task_head:
-            untrained = np.array([logged[f"accuracy/task_{c}"][1][0] for c in range(self.tasks)])
-            for cycle in range(self.cycles):
-                r = metrics.accuracy_matrix(logged, self.iterations_per_task, self.tasks, cycle)
-                name = f"cycle_{cycle + 1}"
-                result[f"average_accuracy/{name}"] = metrics.average_accuracy(r)
-                result[f"forgetting/{name}"] = metrics.forgetting(r)
-                result[f"backward_transfer/{name}"] = metrics.backward_transfer(r)
-                if cycle == 0:  # later, every task was trained before
-                    result[f"forward_transfer/{name}"] = metrics.forward_transfer(r, untrained)
-        return result
+        config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
+        config["head"] = "per_task" if self.per_task_head else "shared"
+        return measures.of_run(measures.Logged(logged, config))
 
     # ---- everything the next step depends on ----
 

@@ -18,13 +18,32 @@ class Rule:
     accept: Callable[[Any], Any]
 
 
+def _always(settings: Mapping[str, Any]) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Setting:
-    """All that is to be said of a setting: its default, what it may be, and one line of help."""
+    """All that is to be said of a setting.
+
+    default: its value, or a function of the other settings that it follows from, of those that do
+    not follow themselves.
+    help: one line for print_config.
+    used: whether a run of these settings computes from it; else it is no part of the run.
+    of_arm: whether it is the arm's own, which is named by it where it is not the default.
+    incidental: whether it only says how, where or by which name a run proceeds.
+    """
 
     default: Any
     rule: Rule
     help: str
+    used: Callable[[Mapping[str, Any]], bool] = _always
+    of_arm: bool = False
+    incidental: bool = False
+
+    def default_in(self, settings: Mapping[str, Any]) -> Any:
+        """The default beside these other settings."""
+        return self.default(settings) if callable(self.default) else self.default
 
 
 LARGEST = 10**9  # beyond it lies a slip of the keyboard
@@ -174,25 +193,34 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def check_key(key: str, rules: Mapping[str, Rule]) -> None:
+def with_defaults(given: Mapping[str, Any], table: Mapping[str, Setting]) -> dict[str, Any]:
+    """Flat settings -> the same with every other setting of the table at its default."""
+    settings = {k: setting.default for k, setting in table.items()} | dict(given)
+    for key in table.keys() - given.keys():
+        settings[key] = table[key].default_in(settings)
+    return settings
+
+
+def check_key(key: str, table: Mapping[str, Setting]) -> None:
     """Raise UserError unless there is a setting of that name."""
-    if key in rules:
+    if key in table:
         return
-    members = [name for name in rules if name.startswith(f"{key}.")]
+    members = [name for name in table if name.startswith(f"{key}.")]
     if members:
         raise UserError(f"{key}: is a group of settings; set one of {', '.join(members)}")
-    near = difflib.get_close_matches(key, rules, n=1)
+    near = difflib.get_close_matches(key, table, n=1)
     hint = f"did you mean {near[0]}?" if near else "print_config lists the settings"
     raise UserError(f"{key}: no such setting; {hint}")
 
 
-def validate(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+def validate(settings: Mapping[str, Any], table: Mapping[str, Setting]) -> dict[str, Any]:
     """Flat settings -> the same with every value as its rule wants it; UserError otherwise."""
     checked = {}
     for key, value in settings.items():
-        check_key(key, rules)
+        check_key(key, table)
+        rule = table[key].rule
         try:
-            checked[key] = rules[key].accept(value)
+            checked[key] = rule.accept(value)
         except (ValueError, TypeError, OverflowError):
-            raise UserError(f"{key}: it must be {rules[key].wanted}, not {value!r}") from None
+            raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}") from None
     return checked

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from forgetting import probes
+from forgetting import measures, probes
 from forgetting.data import Dataset
 from forgetting.devices import evaluation_batch
 from forgetting.errors import UserError
@@ -263,30 +263,8 @@ class ProbeStudy:
         return ", ".join(f"{name} {latest[name]:.3f}" for name in shown if name in latest)
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """The run's measures, from all it logged: metric -> (steps, values).
-
-        probe_peak_minus_final is of noisy test accuracies, so never negative: compare it between
-        arms, not with zero.
-        """
-        result = {}
-        if self.labelled:
-            _, best = logged["probe/best"]
-            result = {
-                "probe_untrained": float(best[0]),
-                "probe_peak": float(best.max()),
-                "probe_final": float(best[-1]),
-                "probe_peak_minus_final": float(best.max() - best[-1]),
-            }
-        for name, (_, values) in logged.items():
-            if name in ("fid", "kid", "inception_score") or name.startswith("fd_"):
-                result[name] = float(values[-1])
-                if name == "fid" or name.startswith("fd_"):
-                    trained = values[1:] if len(values) > 1 else values
-                    result[f"{name}_best"] = float(trained.min())
-        for name in ("accuracy", "auc"):
-            if self.past_fakes:
-                result |= past_fakes.measures(self.past_fakes, name)
-        return result
+        """The run's measures, from all it logged: metric -> (steps, values)."""
+        return measures.of_run(measures.Logged(logged, {}, self.past_fakes))
 
     # ---- everything the next step depends on ----
 

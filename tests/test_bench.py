@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import ENVIRONMENT, PROJECT
 
 from experiments import bench as command
 from experiments import benchmarks
-from experiments.benchmarks import runs
+from experiments.benchmarks import gpu, runs, seeds
 from forgetting.errors import UserError
 
 CPU = torch.device("cpu")
@@ -37,13 +39,14 @@ def _no_step(folder: str):
 
 
 def test_the_other_side_runs_in_a_process_of_its_own(tmp_path):
-    with benchmarks.elsewhere(_step_into, str(tmp_path)) as theirs:
-        (times,) = benchmarks.in_turn(3, CPU, theirs)
-    (written,) = tmp_path.iterdir()
-    assert written.name != str(os.getpid())
-    assert written.read_text() == "...." and len(times) == 3
+    step = partial(_step_into, str(tmp_path))
+    with benchmarks.elsewhere(step, partial(benchmarks.with_our_allocator, step)) as theirs:
+        times = benchmarks.in_turn(3, CPU, *theirs)
+    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert len(written) == 2 and str(os.getpid()) not in written
+    assert set(written.values()) == {"...."} and [len(of_one) for of_one in times] == [3, 3]
     missing = pytest.raises(UserError, match="bench: nothing in")
-    with missing, benchmarks.elsewhere(_no_step, "here"):
+    with missing, benchmarks.elsewhere(partial(_no_step, "here")):
         pass
 
 
@@ -87,8 +90,160 @@ def test_all_of_them_replace_this_devices_rows_and_one_that_fails_is_named(tmp_p
     ]
 
 
-@pytest.mark.parametrize("words", [["--only", "speed"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--only", "speed"], ["--rounds", "0"], ["--rehearse", "--only", "sweeps"]),
+        ["--only", "launches", "--device", "cpu"],
+    ],
+    ids=" ".join,
+)
 def test_a_bad_option_is_named(words):
     done = bench(*words)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {words[0]}: ") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith((f"error: {words[0]}: ", "error: --only: launches"))
+        and done.stderr.count("\n") == 1
+    )
+
+
+# ------------------------------------------------------------------ a borrowed GPU
+
+
+def test_what_a_gpu_left_is_merged_and_a_rehearsals_is_not(tmp_path):
+    left, out = tmp_path / "left", tmp_path / "bench.json"
+    left.mkdir()
+    rows = [{"name": n, "device": d, "ratio": 1.0} for n, d in (("x", "cpu"), ("y", "H100"))]
+    out.write_text(json.dumps({"rows": rows}))
+    measured = {"name": "y", "device": "H100", "ratio": 7.0}
+    (left / "bench.json").write_text(json.dumps({"rows": [measured]}))
+    command.merge(["merge", str(left)], out)
+    assert json.loads(out.read_text())["rows"] == [rows[0], measured]
+    (left / "bench.json").write_text(
+        json.dumps({"rows": [measured | {"device": benchmarks.REHEARSAL, "ratio": 8.0}]})
+    )
+    with pytest.raises(UserError, match="is a rehearsal's, whose figures mean nothing"):
+        command.merge(["merge", str(left)], out)
+    with pytest.raises(UserError, match="merge: there are no rows in"):
+        command.merge(["merge", str(tmp_path / "none")], out)
+    with pytest.raises(UserError, match="merge: it takes one folder"):
+        command.merge(["merge"], out)
+    assert json.loads(out.read_text())["rows"] == [rows[0], measured]
+
+
+def test_the_parts_share_the_minutes():
+    assert gpu.shares(8, [1, 2, 3, 4]) == {0: 60, 1: 60, 2: 150, 3: 120, 4: 90}
+    few = gpu.shares(3, [2, 4])
+    assert sum(few.values()) == pytest.approx(180) and few[2] / few[4] == pytest.approx(150 / 90)
+
+
+FAKE_PARTS = """
+import json, signal, subprocess, sys, time
+part = int(sys.argv[1])
+if part == 0:
+    print(json.dumps({"gpu": "none"}))
+if part == 1:  # it hangs, deaf to requests, and so does what it left in a session of its own
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hangs = [sys.executable, "-c", "import time; time.sleep(600)"]
+    child = subprocess.Popen(hangs, start_new_session=True)
+    print(child.pid, flush=True)
+    time.sleep(600)
+if part == 2:
+    sys.exit("no such thing")
+if part == 3:
+    print("all is well")
+"""
+CALL = """
+import sys
+from pathlib import Path
+from experiments.benchmarks import gpu
+seconds = {0: 30, 1: 1.5, 2: 30, 3: 30}
+command = [sys.executable, str(Path("parts.py").absolute())]
+print(gpu.run(Path("out").absolute(), seconds, None, True, command))
+"""
+
+
+def test_a_part_that_hangs_or_fails_leaves_the_others_alone(tmp_path):
+    (tmp_path / "parts.py").write_text(FAKE_PARTS)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    words = [sys.executable, "-c", CALL]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["machine"] == {"gpu": "none"}
+    ends = {part: (about["ended"], about["said"]) for part, about in report["parts"].items()}
+    assert (tmp_path / "out/log.txt").read_text().count("---------- part") == 4
+    hung = int(ends["1"][1])
+    assert ends == {
+        "1": ("stopped at its deadline", str(hung)),
+        "2": ("failed", "no such thing"),
+        "3": ("done", "all is well"),
+    }
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+
+
+def test_runs_are_many_as_can_be_through():
+    now = time.monotonic()
+    assert seeds.through_in_time([1000, 1000, 1000], 400, now + 6) == 2
+    assert seeds.through_in_time([1000, 1000, 1000], 400, now + 8) == 3
+    assert seeds.through_in_time([1000], 10, now + 8) == 0
+
+
+FAKE_RUN = """
+import sys, time
+from pathlib import Path
+folder = Path(sys.argv[-2].partition("=")[2]) / "1"
+if sys.argv[1] == "fails":
+    sys.exit("no")
+folder.mkdir(parents=True)
+for step in range(0, 50, 10):
+    (folder / f"checkpoint-{step}-0123456789abcdef.pt").touch()
+    time.sleep(0.05 if sys.argv[1] == "quick" else 1)
+"""
+
+
+def test_runs_that_are_through_in_time_are_told_from_others(tmp_path):
+    (tmp_path / "run.py").write_text(FAKE_RUN)
+    commands = {
+        name: [str(tmp_path / "run.py"), name.partition("-")[0]]
+        for name in ("quick-1", "fails-1", "slow-1", "quick-2")
+    }
+    complete = seeds.complete_runs(commands, tmp_path, 50, time.monotonic() + 4)
+    assert [folder.name for folder in complete] == ["quick-1", "quick-2"]
+
+
+def test_the_command_for_a_gpu_can_be_rehearsed(tmp_path):
+    words = ["make", "gpu", f"PYTHON={sys.executable}", f"PY={sys.executable}", "REHEARSE=1"]
+    words += ["PARTS=3", f"OUT={tmp_path / 'out'}"]
+    done = subprocess.run(words, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["log.txt", "report.json", "runs.tar.gz"]
+    listed = subprocess.run(
+        ["tar", "-tzf", str(tmp_path / "out/runs.tar.gz")], capture_output=True, text=True
+    )
+    for method in ("vanilla", "rotation", "augment"):
+        assert f"./sequential_tasks-quick-{method}-0/metrics.json\n" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["OUT="], ["OUT=o", "PARTS=5"], ["OUT=o", "MINUTES=0"], ["OUT=o", "IMAGES=none"]]
+)
+def test_the_command_for_a_gpu_names_what_is_wrong(words, tmp_path):
+    words = [word.replace("=o", f"={tmp_path}") for word in words]
+    make = ["make", "gpu", f"PYTHON={sys.executable}", f"PY={sys.executable}", *words]
+    done = subprocess.run(make, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"error: {words[-1].partition('=')[0]}: "), done.stderr
+
+
+def test_the_gpus_benchmarks_can_be_rehearsed(tmp_path):
+    out = tmp_path / "bench.json"
+    only = ["--only", "launches,linear_probe"]
+    done = bench("--rehearse", *only, "--rounds", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["device"] for row in rows} == {benchmarks.REHEARSAL}
+    shares = [row["ratio"] for row in rows if row["name"].endswith("computing, of its time")]
+    assert len(shares) == 8 and all(0 < share < 2 for share in shares)

@@ -11,11 +11,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from conftest import ENVIRONMENT, PROJECT, TINY, command
 from torture import every_line, refuse_all
 
-from experiments import gan_probe, loop, runner, sequential_tasks
-from experiments.results import stored_runs
+from experiments import gan_probe, sequential_tasks
+from experiments.run import exit_codes, locks, runner
+from experiments.run.stored import stored_runs
 
 SCRIPT = "sequential_tasks.py"
 
@@ -23,7 +25,7 @@ SCRIPT = "sequential_tasks.py"
 def in_process(capsys, *arguments):
     """The same without a process of its own: exit code, stdout, stderr."""
     with pytest.raises(SystemExit) as end:
-        runner.main(sequential_tasks.ex, sequential_tasks.STUDY, [SCRIPT, *arguments])
+        runner.main(sequential_tasks.STUDY, [SCRIPT, *arguments])
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
@@ -146,31 +148,31 @@ def test_signals_end_in_good_order(tmp_path, number, code):
 def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     here = f"results_dir={tmp_path}"
     code, out, _ = in_process(capsys, "with", "quick", "stop_after=0.01s", "method=augment", here)
-    assert code == loop.TRY_LATER and "with resume=1 results_dir=" in out
+    assert code == exit_codes.TRY_LATER and "with resume=1 results_dir=" in out
     code, _, err = in_process(capsys, "with", "resume=1", "lr=0.5", here)
     assert code == 1 and "lr (stored 0.001, asked 0.5)" in err
     code, _, err = in_process(capsys, "with", "resume=9", here)
     assert code == 1 and "no readable run" in err
     code, _, err = in_process(capsys, "with", "resume=1", "rotated_images=None", here)
     assert code == 1 and "rotated_images" in err
-    with loop.sole_user(tmp_path / "1"):
+    with locks.sole_user(tmp_path / "1"):
         code, _, err = in_process(capsys, "with", "resume=1", here)
         assert code == 1 and "another process is working on" in err
         same = ["with", "quick", "method=augment", "resume=auto", here]
         code, out, _ = in_process(capsys, *same)
-        assert code == loop.TRY_LATER and "augment is held by another process" in out
+        assert code == exit_codes.TRY_LATER and "augment is held by another process" in out
     for checkpoint in tmp_path.glob("1/checkpoint-*"):
         checkpoint.write_bytes(b"damaged")
     code, _, err = in_process(capsys, "with", "resume=1", here)
     assert code == 1 and "no checkpoint that is whole" in err
     code, out, _ = in_process(capsys, *same, "stop_after=0.01s")  # auto begins anew
-    assert code == loop.TRY_LATER and "1 is whole; passed over" in out
+    assert code == exit_codes.TRY_LATER and "1 is whole; passed over" in out
     assert "go on with: with resume=2" in out
 
 
 def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeypatch):
     """Whatever becomes of Sacred's heartbeats: here the last one fails, and there is no other."""
-    from experiments.observer import RunFolder
+    from experiments.run.observer import RunFolder
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -185,7 +187,7 @@ def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeyp
 
 
 def test_a_heartbeat_that_fails_ends_the_run_and_says_so(tmp_path, capsys, monkeypatch):
-    from experiments.observer import RunFolder
+    from experiments.run.observer import RunFolder
 
     calls = []
 
@@ -205,7 +207,7 @@ def test_sacreds_own_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = in_process(capsys, "print_config", "with", "cpu", "lr=0.01")
     assert code == 0 and "lr = 0.01" in out and "# Adam's learning rate" in out
-    for key in sequential_tasks.RULES:
+    for key in sequential_tasks.SETTINGS:
         assert re.search(rf"\b{key.rsplit('.', maxsplit=1)[-1]} = .*# \w", out), (
             f"{key} undocumented"
         )
@@ -301,7 +303,7 @@ def test_a_bad_setting_is_one_line(setting, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(runner.torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none(capsys):
     code, _, err = in_process(capsys, "with", "quick", "device=cuda")
     assert code == 1 and err.startswith("error: device: there is no CUDA device")
@@ -343,7 +345,7 @@ def test_no_bad_command_line_starts_a_run(capsys, tmp_path):
         module = experiments[script]
         with pytest.raises(SystemExit) as end:
             arguments = ["with", "quick", f"results_dir={tmp_path}/runs", line]
-            runner.main(module.ex, module.STUDY, [script, *arguments])
+            runner.main(module.STUDY, [script, *arguments])
         err = capsys.readouterr().err
         assert end.value.code in (1, 2), (script, line)
         assert err.startswith("error: ") and err.count("\n") == 1, (script, line, err)

@@ -12,15 +12,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import command
+from conftest import command, with_settings
 from PIL import Image
 from test_gan import study as tiny_study
 from torture import metrics
 
-from experiments import checkpoints, gan_figures, gan_probe, grids, loop, runner, tables
-from experiments.intervals import mean_interval
-from experiments.plotting import style
-from experiments.results import Group, export, groups, sample_grids, stored_runs
+from experiments import gan_probe
+from experiments.results import export
+from experiments.run import checkpoints, exit_codes, runner
+from experiments.run.stored import sample_grids, stored_runs
+from experiments.show import gan as gan_figures
+from experiments.show import grids, own_tables
+from experiments.show import paper_tables as tables
+from experiments.show.arms import colour_of
+from experiments.show.compare import by_seed
+from experiments.show.groups import Group, groups
+from experiments.show.intervals import mean_interval
+from experiments.show.plotting import style
 from forgetting import data
 from gan import extractor
 from gan.probe_study import ProbeStudy
@@ -31,7 +39,7 @@ TINY += ["quality_every=4", "quality_images=500", "device=cpu"]
 
 def in_process(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
-        runner.main(gan_probe.ex, gan_probe.STUDY, ["gan_probe.py", *arguments])
+        runner.main(gan_probe.STUDY, ["gan_probe.py", *arguments])
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
@@ -43,7 +51,6 @@ def folder(tmp_path_factory):
     for arguments in (["seed=0"], ["seed=1"], ["model=rotation_only"]):
         with pytest.raises(SystemExit) as end:
             runner.main(
-                gan_probe.ex,
                 gan_probe.STUDY,
                 ["gan_probe.py", "with", *TINY, *arguments, f"results_dir={folder}"],
             )
@@ -114,7 +121,7 @@ def test_past_fakes_summary_is_of_the_stored_matrix(folder):
 def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
     here = ["with", *TINY, "model=ssgan", "checkpoint_every=1", f"results_dir={tmp_path}"]
     code, out, _ = in_process(capsys, *here, "stop_after=0.01s")
-    assert code == loop.TRY_LATER and "interrupted at step 1" in out
+    assert code == exit_codes.TRY_LATER and "interrupted at step 1" in out
     code, out, _ = in_process(capsys, *here, "resume=auto")
     assert code == 0 and "resumed at step 1" in out
     resumed, through = stored_runs(tmp_path)[0], stored_runs(folder)[1]
@@ -154,7 +161,7 @@ def test_a_signal_does_not_wait_for_an_evaluation(folder, tmp_path, capsys, monk
 def test_another_extractor_is_refused(tmp_path, capsys, monkeypatch):
     here = ["with", *TINY, "model=uncond", f"results_dir={tmp_path}"]
     code, _, _ = in_process(capsys, *here, "stop_after=0.01s")
-    assert code == loop.TRY_LATER
+    assert code == exit_codes.TRY_LATER
     find = extractor.find_extractor
 
     def another(*arguments):
@@ -364,7 +371,7 @@ def test_figure4_draws_every_seeds_distance(found):
     for x, (line, model) in enumerate(zip(points, ("uncond", "ssgan"), strict=True)):
         stored = [run.result["fd_digits_cnn"] for run in found[0].of_arm(model)]
         assert line.get_ydata().tolist() == stored and set(line.get_xdata()) == {x}
-    medians = [line for line in axis.lines if line.get_color() == gan_figures.COLOURS["ssgan"]]
+    medians = [line for line in axis.lines if line.get_color() == colour_of("ssgan")]
     assert np.median(stored) == pytest.approx(medians[0].get_ydata()[0])
     assert "fd_digits_cnn" in axis.get_ylabel() and "FID" not in axis.get_ylabel()
 
@@ -404,7 +411,7 @@ def test_tables_hold_the_stored_numbers(found):
     assert best.loc[0, "other distance, ours"] == f"{min(uncond):.2f} fd_digits_cnn"
     assert best.loc[0, "best FID, ours"] == "" == best.loc[0, "best FID, paper"]
     at_the_end = [run.result["fd_digits_cnn"] for run in found[0].of_arm("ssgan")]
-    apart = best[best["seeds"] != ""].set_index("model")[tables.MINUS_UNCOND]
+    apart = best[best["seeds"] != ""].set_index("model")[tables.MINUS_BASELINE]
     difference = np.mean(at_the_end) - np.mean(
         [run.result["fd_digits_cnn"] for run in found[0].of_arm("uncond")]
     )
@@ -417,7 +424,7 @@ def test_tables_hold_the_stored_numbers(found):
     last = mean_interval([r.metrics["probe/block_3"][1][-1] for r in found[0].of_arm("ssgan")])
     assert row["accuracy, ours"] == tables.shown(last) and row[tables.PEAK_MINUS_END] == ""
     row = probes[(probes["model"] == "ssgan") & (probes["block"] == "best")].iloc[0]
-    fall = mean_interval(list(tables.peak_minus_final(found[0].of_arm("ssgan")).values()))
+    fall = mean_interval(list(by_seed(found[0].of_arm("ssgan"), "probe_fall").values()))
     assert row[tables.PEAK_MINUS_END].startswith(tables.shown(fall, "+"))
     # Beside CIFAR-10 stand the paper's values, under whatever images are called CIFAR-10 (...).
     named = [dataclasses.replace(run, data="CIFAR-10 (JPEG q75)") for run in runs]
@@ -433,11 +440,7 @@ def test_tables_hold_the_stored_numbers(found):
 def variants(runs, **values):
     """The runs as if one setting had been each of these values in turn."""
     ((key, values),) = values.items()
-    return [
-        dataclasses.replace(run, config={**run.config, key: value})
-        for value in values
-        for run in runs
-    ]
+    return [with_settings(run, **{key: value}) for value in values for run in runs]
 
 
 def test_a_grid_is_in_its_table_and_figure_alone(found):
@@ -446,10 +449,10 @@ def test_a_grid_is_in_its_table_and_figure_alone(found):
     three = variants(runs, adam_betas=[[0.0, 0.9], [0.5, 0.9], [0.5, 0.999]])
     assert grids.without_grids(three) == three, "a comparison, not a grid"
     grid = variants(three, d_steps=[1, 2])
-    assert [run.settings for run in grids.without_grids(grid)] == [r.settings for r in runs]
+    assert [run.identity for run in grids.without_grids(grid)] == [r.identity for r in runs]
     longer = variants(runs, steps=[5])
     both = grids.without_grids([*grid, *longer])
-    assert [run.settings for run in both] == [run.settings for run in longer]
+    assert [run.identity for run in both] == [run.identity for run in longer]
     assert len(grids.without_grids([*grid, *variants(longer, d_steps=[1, 2, 3, 4])])) == 8
 
     boxes = grids.pooled(groups([*grid, *longer], "gan_probe"))
@@ -478,8 +481,8 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     curves = [run.metrics["probe/best"][1] for run in runs]
     peaks = [curve[1:].argmax() + 1 for curve in curves]
     expected = {i: curves[i][peaks[1 - i]] - curves[i][-1] for i in (0, 1)}
-    assert tables.peak_minus_final(runs) == pytest.approx(expected)
-    assert tables.peak_minus_final(runs[:1]) == {}
+    assert by_seed(runs, "probe_fall") == pytest.approx(expected)
+    assert by_seed(runs[:1], "probe_fall") == {}
 
 
 def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):
@@ -492,5 +495,5 @@ def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):
     assert [run.id for group in shown for run in group.runs] == ["2", "3", "4"]
     (group,) = gan_figures.with_rotations(found)
     assert [run.id for run in group.runs] == ["4"]
-    table = tables.of_past_fakes([run for group in shown for run in group.runs])
+    table = own_tables.of_past_fakes([run for group in shown for run in group.runs])
     assert table["uncond"][0] and table.loc[1, "measure"].startswith("its drop since")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.intervals import band, holm, mean_interval, paired_interval
+from experiments.show.intervals import band, holm, mean_interval, paired_interval
 
 VALUES = [0.71, 0.74, 0.70, 0.78, 0.73]
 

@@ -6,9 +6,10 @@ import re
 import pytest
 from conftest import PROJECT
 
-from experiments import grids
-from experiments.results import runs_and_rest
-from experiments.tables import EMPTY, TABLES
+from experiments.run.stored import runs_and_rest
+from experiments.show import grids
+from experiments.show.tables import TABLES
+from experiments.show.texts import EMPTY
 
 REFERENCE = PROJECT / "results/reference"
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from conftest import PROJECT
 
-from experiments import figures
+from experiments.show import drawings as figures
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 # Written into the page by the page itself, once it has loaded in a frame as wide as a phone.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, cosine_similarity
 
-from experiments.sequential_tasks import RULES
+from experiments.sequential_tasks import SETTINGS as OF_THE_COMMAND
 from forgetting import learner as learners
 from forgetting import networks
 from forgetting.data import Dataset
@@ -264,7 +264,7 @@ def test_two_classes_are_enough(digits, head):
 
 
 def test_the_settings_of_the_test_are_settings_of_the_study():
-    assert SETTINGS.keys() <= RULES.keys()
+    assert SETTINGS.keys() <= OF_THE_COMMAND.keys()
 
 
 @pytest.mark.parametrize("method", ["vanilla", "rotation"])

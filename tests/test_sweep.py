@@ -14,8 +14,11 @@ from conftest import ENVIRONMENT, PROJECT, command
 from PIL import Image
 from torture import metrics
 
-from experiments import loop, plan, runner, sequential_tasks, sweep
-from experiments.results import stored_runs
+from experiments import sequential_tasks, sweep
+from experiments.run import locks, twins
+from experiments.run.identity import identity
+from experiments.run.stored import stored_runs
+from experiments.sweeps import engine, plan, worker
 from forgetting.errors import UserError
 from forgetting.settings import flat
 
@@ -90,14 +93,14 @@ def test_a_run_that_starts_while_its_sweep_stops_is_stopped(monkeypatch):
 
     def start_too_late(*args, **kwargs):
         run = start(*args, **kwargs)
-        sweep._stop_runs("a sweep")
+        worker.stop_runs("a sweep")
         return run
 
     monkeypatch.setattr(subprocess, "Popen", start_too_late)
     try:
-        code, _ = sweep._run(["sleep", "600"], ENVIRONMENT, "a sweep")
+        code, _ = worker._run(["sleep", "600"], ENVIRONMENT, "a sweep")
     finally:
-        sweep._stopped.clear()
+        worker._stopped.clear()
     assert code == -signal.SIGTERM
 
 
@@ -115,7 +118,7 @@ def cluster(tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=sweep._end_with_the_parent,  # of tests that were killed
+            preexec_fn=worker._end_with_the_parent,  # of tests that were killed
         )
 
     file = tmp_path / "scheduler.json"
@@ -236,21 +239,34 @@ def test_the_plans_order_holds_where_a_worker_comes_late(tmp_path, monkeypatch):
         time.sleep(1)
         return 0, "", 1.0
 
-    monkeypatch.setattr(sweep, "bring_to_the_end", run_of_a_second)
+    monkeypatch.setattr(engine, "bring_to_the_end", run_of_a_second)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(sweep.logging, "disable", lambda *_: None)
+    monkeypatch.setattr(engine.logging, "disable", lambda *_: None)
     names = [f"seed={i}" for i in range(12)]
     runs = [plan.Planned("gan_probe", (n,), n, None, "to do", None, False) for n in names]
     with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         late = threading.Timer(2.5, cluster.scale, [2])
         late.start()
-        assert sweep.sweep(runs, tmp_path, cluster.scheduler_address, None) == 0
+        assert engine.sweep(runs, tmp_path, cluster.scheduler_address, None) == 0
         late.join()
         assert len(cluster.workers) == 2
     taken_up = began.read_text().split()
     assert sorted(taken_up) == sorted(names)
     # The two at work may begin in either order.
     assert all(abs(i - names.index(name)) <= 1 for i, name in enumerate(taken_up)), taken_up
+
+
+def test_runs_of_the_cpu_leave_the_gpus_alone(monkeypatch):
+    import torch
+
+    def asked(*words):
+        return plan.Planned("gan_probe", words, "", None, "to do", None, False)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    of_cpu = [asked("quick", "device=cpu", f"seed={i}") for i in range(3)]
+    assert engine.gpus(of_cpu) == 0
+    assert engine.gpus([*of_cpu, asked("quick", "seed=3")]) == 2
+    assert engine.gpus([asked("device=cpu", "device='cuda'")]) == 2  # the last one holds
 
 
 def test_workers_that_dask_left_out_are_asked_for_again(monkeypatch):
@@ -262,17 +278,20 @@ def test_workers_that_dask_left_out_are_asked_for_again(monkeypatch):
         monkeypatch.setattr(
             Client, "scheduler_info", lambda *a, **k: next(answers, None) or answer(*a, **k)
         )
-        assert len(sweep._workers(c)) == 1
+        assert len(engine._workers(c)) == 1
 
 
 def test_a_workers_runs_have_a_gpu_each(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    with sweep._free_one(sweep._visible(2)) as first, sweep._free_one(sweep._visible(2)) as second:
+    with (
+        worker._free_one(worker._visible(2)) as first,
+        worker._free_one(worker._visible(2)) as second,
+    ):
         assert (first, second) == ("4", "6")
-    with sweep._free_one(sweep._visible(2)) as again:
+    with worker._free_one(worker._visible(2)) as again:
         assert again == "4"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert sweep._visible(2) == ["0", "1"]
+    assert worker._visible(2) == ["0", "1"]
 
 
 def test_the_time_left_is_of_what_runs_take():
@@ -281,21 +300,22 @@ def test_the_time_left_is_of_what_runs_take():
         for name, seconds in (("a", 60.0), ("b", None), ("c", 120.0))
     ]
     a, b, c = runs
-    assert sweep._seconds_left(runs, runs, {}, 2, 10) is None  # nothing tells of b
+    assert engine._seconds_left(runs, runs, {}, 2, 10) is None  # nothing tells of b
     # b is as long as a was; c may be the last to end, however many run at once.
-    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 1, 80) == 80 + 80 + 120 - 80
-    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 9, 80) == 120 - 80
-    assert sweep._seconds_left(runs, [b, c], {a: 80.0}, 0, 80) is None
-    assert sweep._seconds_left(runs, [b, c], {a: 0.0}, 1, 3) is None, "one failed at once"
+    assert engine._seconds_left(runs, [b, c], {a: 80.0}, 1, 80) == 80 + 80 + 120 - 80
+    assert engine._seconds_left(runs, [b, c], {a: 80.0}, 9, 80) == 120 - 80
+    assert engine._seconds_left(runs, [b, c], {a: 80.0}, 0, 80) is None
+    assert engine._seconds_left(runs, [b, c], {a: 0.0}, 1, 3) is None, "one failed at once"
 
 
 def test_a_fresh_grid_is_estimated_by_the_runs_that_are_shipped():
-    run = runner.REFERENCE / "sequential_tasks-cpu-vanilla-0"
+    run = twins.REFERENCE / "sequential_tasks-cpu-vanilla-0"
     shipped = flat(json.loads((run / "config.json").read_text()))
     took = sum(json.loads((run / "info.json").read_text())["seconds"].values())
-    asked, study = shipped | {"seed": 77, "dataset.label": "others"}, sequential_tasks.STUDY
-    assert runner._shipped_seconds(study, asked, ()) == pytest.approx(took)
-    assert runner._shipped_seconds(study, asked | {"width": 17}, ()) is None
+    asked = shipped | {"seed": 77, "dataset.label": "others"}
+    wanted = identity(sequential_tasks.STUDY, asked, images="others")
+    assert twins._shipped_seconds(wanted, ()) == pytest.approx(took)
+    assert twins._shipped_seconds(wanted | {"width": 17}, ()) is None
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
@@ -390,7 +410,7 @@ def test_what_is_there_is_known_by_its_images_and_comes_once_and_in_turn(
     assert done.returncode == 0 and "4 runs: 0 complete" in done.stdout, done.stderr
     in_turn = [(run.seed, run.config["dataset"]["root"]) for run in stored_runs(tmp_path / "runs")]
     assert in_turn == [(seed, str(root)) for seed in (0, 1) for root in (a, b)]
-    with loop.sole_user(tmp_path / "runs/1"):  # of a complete run nobody's
+    with locks.sole_user(tmp_path / "runs/1"):  # of a complete run nobody's
         done = swept("plan.toml", "--dry-run", cwd=tmp_path)
     assert "4 runs: 4 complete" in done.stdout
 

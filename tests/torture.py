@@ -107,7 +107,7 @@ def every_line(n: int, seed: int) -> list[tuple[str, str]]:
     return [
         (script, line)
         for script, study in studies.items()
-        for line in bad_lines(study.rules, n // 2, seed)
+        for line in bad_lines(study.settings, n // 2, seed)
     ]
 
 

@@ -1,14 +1,24 @@
 """What `make bench` measures: a function a subject, which yields rows of the table."""
 
-import importlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+
+from forgetting.files import write_atomically
+
+REHEARSAL = "rehearsal"  # the device of rows whose figures mean nothing
+# What the functions that `make gpu` calls take in a rehearsal, which is for their paths alone.
+SMALL = {
+    "sequential_tasks": {"width": 4, "batch_size": 8, "rotated_images": 2},
+    "gan_probe": {"discriminator_width": 4, "generator_width": 4, "batch_size": 8},
+}
 
 
 def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str]) -> dict:
@@ -25,20 +35,33 @@ def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str
     }
 
 
+def put(rows: Iterable[dict], file: Path, but: str | None = None) -> None:
+    """Put rows into a table on disk, each in place of the one of its name and device; rows of the
+    device `but` are dropped first."""
+    there = json.loads(file.read_text())["rows"] if file.exists() else []
+    table = {(r["name"], r["device"]): r for r in there if r["device"] != but}
+    table |= {(r["name"], r["device"]): r for r in rows}
+    content = json.dumps({"rows": list(table.values())}, indent=1)
+    write_atomically(file, content.encode() + b"\n")
+
+
 def seconds(function: Callable[[], object], device=None, calls: int = 1) -> float:
-    """How long so many calls take, until a GPU has done their work, too."""
+    """How long so many calls take; on a GPU by its own clock, until it has done their work."""
     import torch
 
-    def finish():
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize()
-
-    finish()
-    start = time.perf_counter()
+    if device is None or device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return time.perf_counter() - start
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(calls):
         function()
-    finish()
-    return time.perf_counter() - start
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 @dataclass(frozen=True)
@@ -49,27 +72,33 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(
-    make: Callable[..., Callable], *arguments, keeps_memory: bool = False
-) -> Iterator[Elsewhere]:
-    """make(*arguments), a step, in a process of its own, as the step's users have it.
-
-    keeps_memory: with our runner's setting of the memory allocator, which speeds up others, too.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        process.submit(_make_step, make, arguments, keeps_memory).result()
-        yield Elsewhere(process)
+def elsewhere(*makers: Callable[[], Callable]) -> Iterator[list[Elsewhere]]:
+    """Of each of the functions, which make a step, the step in a process of its own, as its users
+    have it. All are there before any is taken: none begins while another is timed."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in makers
+        ]
+        made = [p.submit(_make_step, make) for p, make in zip(processes, makers, strict=True)]
+        for step in made:
+            step.result()
+        yield [Elsewhere(process) for process in processes]
 
 
 _steps: list[Callable] = []  # of the process that `elsewhere` started
 
 
-def _make_step(make: Callable[..., Callable], arguments: tuple, keeps_memory: bool) -> None:
-    if keeps_memory:
-        from experiments.loop import keep_freed_memory
+def _make_step(make: Callable[[], Callable]) -> None:
+    _steps.append(make())
 
-        keep_freed_memory()
-    _steps.append(make(*arguments))
+
+def with_our_allocator(make: Callable[[], Callable]) -> Callable:
+    """What `make` makes, in a process with our runner's setting of the memory allocator, which
+    speeds up others, too."""
+    from experiments.run.process import keep_freed_memory
+
+    keep_freed_memory()
+    return make()
 
 
 def _take_steps(device, calls: int) -> float:
@@ -79,7 +108,7 @@ def _take_steps(device, calls: int) -> float:
 def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -> list[list[float]]:
     """Seconds of each function, `rounds` times, taken in turn; the first ones do not count.
 
-    On a GPU a time is of so many calls in a row that they take half a second: of one alone it would
+    On a GPU a time is of so many calls in a row that they take 0.3 seconds: of one alone it would
     be how long the GPU takes to begin and to report.
     """
 
@@ -94,7 +123,7 @@ def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -
         n = 1
         if device.type == "cuda":
             taken(function, 10)
-            n = max(1, round(0.5 / taken(function, 1)))
+            n = max(1, round(0.3 / taken(function, 1)))
         repeats.append(n)
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
@@ -107,10 +136,11 @@ def preset_settings(study: str, preset: str) -> dict:
     """All settings of an experiment's preset, flat."""
     from sacred.initialize import create_run
 
+    from experiments.run.study import studies
     from forgetting.settings import flat
 
-    module = importlib.import_module(f"experiments.{study}")
-    run = create_run(module.ex, "print_config", {}, [preset], log_level="CRITICAL")
+    experiment = studies()[study].experiment
+    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
     return flat(run.config)
 
 
@@ -121,22 +151,27 @@ def learner(study: str, preset: str, device, **settings):
 
     import torch
 
-    from experiments import runner
-    from experiments.loop import prepare
+    from experiments.run import resolve
+    from experiments.run.process import prepare
+    from experiments.run.study import studies
 
     prepare(device)
-    module = importlib.import_module(f"experiments.{study}")
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
         "dataset.size": 32,
         "device": device.type,
         "probe_images": 1000,
     }
-    chosen, digits = runner.resolve(chosen | settings, least_classes=2)
+    chosen, digits = resolve.resolve(chosen | settings, least_classes=2)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )
-    return module.STUDY.build(chosen, digits, device, autocast)
+    return studies()[study].build(chosen, digits, device, autocast)
+
+
+def small_sizes(study: str, small: bool) -> dict:
+    """The settings of a rehearsal, or none."""
+    return SMALL[study] if small else {}
 
 
 def device_name(device) -> str:

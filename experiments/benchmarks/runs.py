@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments import checkpoints
-from experiments.benchmarks import device_name, learner, preset_settings, row, seconds
-from experiments.results import PROJECT
+from experiments import PROJECT
+from experiments.benchmarks import (
+    device_name,
+    learner,
+    preset_settings,
+    row,
+    seconds,
+)
+from experiments.run import checkpoints
+from experiments.run.exit_codes import TRY_LATER
 from forgetting.errors import UserError
 
 
@@ -69,7 +77,7 @@ def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
     """Four runs by two workers, by one, and in a plain loop of the same commands."""
-    from experiments.plan import read_plan
+    from experiments.sweeps.plan import read_plan
 
     plan = """
         study = "sequential_tasks"
@@ -142,3 +150,87 @@ def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
                 step = seconds(lambda study=study: [study.step() for _ in range(5)], device) / 5
                 shares.append(seconds(save) / (every * step))
         yield row(f"{name}: checkpoints, of training", device_name(device), shares, "under 0.02")
+
+
+COMMANDS = {
+    "sequential rotation": ("sequential_tasks.py", "method=rotation"),
+    "ssgan": ("gan_probe.py", "model=ssgan"),
+}
+SMALL_EVALUATION = ["probe_images=60", "probe_features=16"]
+
+
+def memory(rounds: int, device: torch.device) -> Iterator[dict]:
+    """The most memory of training at the paper's sizes, in GB, on digits at 32 pixels: a host's by
+    the real commands, a GPU's in a step; and of one probe of all of CIFAR-10, which those do
+    without."""
+    for name, (script, arm) in COMMANDS.items():
+        host = []
+        for _ in range(min(rounds, 2)):
+            with tempfile.TemporaryDirectory() as folder:
+                words = ["paper", arm, "dataset.name=digits", "dataset.size=32", *SMALL_EVALUATION]
+                bytes_ = _first_steps(script, words, device, folder)
+                host.append(bytes_ / 1e9)
+        yield row(f"{name}, paper: host memory, GB", device_name(device), host, "-")
+        if device.type == "cuda":
+            gb = _device_memory(script.removesuffix(".py"), arm, device)
+            yield row(f"{name}, paper: device memory, GB", device_name(device), [gb], "-")
+    if device.type == "cpu":
+        yield row("linear probe 50,000 x 8,192: host memory, GB", "cpu", [_probes_memory()], "-")
+
+
+def _device_memory(study: str, arm: str, device: torch.device) -> float:
+    """The most GB of a step, after one that looked for the fastest convolutions."""
+    key, value = arm.split("=")
+    trained = learner(study, "paper", device, **{key: value})
+    trained.step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    trained.step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def _probes_memory() -> float:
+    """GB of a process that has one of the paper preset's probes, which the runs above have not."""
+    code = """
+import torch
+from forgetting import probes
+features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
+probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
+                      for part in both), c=1e-4, max_iterations=3)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError("bench: the linear probe failed")
+    return usage.ru_maxrss * 1024 / 1e9
+
+
+def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
+    """From the command to the end of the first iteration, less the evaluation before it."""
+    for name, (script, arm) in COMMANDS.items():
+        taken = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.time()
+                _first_steps(script, ["quick", arm], device, folder)
+                # Written right after the first iteration; the process ends later than that.
+                end = next(Path(folder).glob("1/checkpoint-1-*.pt")).stat().st_mtime
+                info = json.loads((Path(folder) / "1/info.json").read_text())
+                taken.append((end - start - info["seconds"]["evaluation"]) / 5)
+        yield row(f"{name}: start-up, of 5 s", device_name(device), taken, "at most 1")
+
+
+def _first_steps(script: str, words: list[str], device: torch.device, folder: str) -> int:
+    """Run a command to the end of its first iteration: its peak host memory in bytes."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "experiments" / script), "with", *words),
+            *(f"device={device.type}", f"results_dir={folder}", "stop_after=0.01s"),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) != TRY_LATER:
+        raise UserError(f"bench: {script} with {' '.join(words)} did not start")
+    return usage.ru_maxrss * 1024

@@ -2,14 +2,14 @@
 the machine's convolutions allow."""
 
 import dataclasses
-import json
+import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
-import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import runner
+from experiments import PROJECT
 from experiments.benchmarks import (
+    Elsewhere,
     device_name,
     elsewhere,
     in_turn,
@@ -29,9 +30,10 @@ from experiments.benchmarks import (
     preset_settings,
     row,
     seconds,
+    small_sizes,
+    with_our_allocator,
 )
-from experiments.loop import TRY_LATER
-from experiments.results import PROJECT
+from experiments.run import resolve
 from forgetting import data, networks, probes
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies
@@ -47,19 +49,31 @@ LOOPS = (
 )
 
 
-def gan_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
+def gan_iterations(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:
     """One discriminator and one generator step at full width, against torch-mimicry's, and against
     what the machine's convolutions allow."""
     folder = _peers_folder()
-    for model in ("ssgan", "uncond"):
-        study = learner("gan_probe", "paper", device, model=model)
-        name = f"{model} iteration, of torch-mimicry's"
-        yield from _against(name, AIM_PEER, rounds, study, _peers_step, folder, model, device)
-        yield _share_of_the_floor(f"{model} iteration", study, rounds)
+    settings = preset_settings("gan_probe", "paper") | small_sizes("gan_probe", small)
+    sizes = {"ngf": settings["generator_width"], "ndf": settings["discriminator_width"]}
+    models = ("ssgan", "uncond")
+    steps = {
+        model: partial(_peers_step, folder, model, device, settings["batch_size"], sizes)
+        for model in models
+    }
+    with _others(steps, device) as theirs:
+        for model in models:
+            settings = {"model": model, **small_sizes("gan_probe", small)}
+            study = learner("gan_probe", "paper", device, **settings)
+            name = f"{model} iteration, of torch-mimicry's"
+            yield from _against(name, AIM_PEER, rounds, study, theirs[model])
+            yield _share_of_the_floor(f"{model} iteration", study, rounds)
 
 
 def _peers_folder() -> Path:
-    """Where torch-mimicry is, alone; it is put there if it is not."""
+    """Where torch-mimicry is; it is put there, alone, if it is nowhere."""
+    installed = importlib.util.find_spec("torch_mimicry")
+    if installed and installed.submodule_search_locations:
+        return Path(installed.submodule_search_locations[0]).parent
     folder = PROJECT / "data" / "peers" / PEER
     if not folder.exists():
         arguments = ["install", "--quiet", "--no-deps", "--target", str(folder), PEER]
@@ -69,8 +83,10 @@ def _peers_folder() -> Path:
     return folder
 
 
-def _peers_step(folder: Path, model: str, device: torch.device) -> Callable[[], None]:
-    """The iteration of torch-mimicry's 32x32 nets that has our model's name."""
+def _peers_step(
+    folder: Path, model: str, device: torch.device, batch_size: int, sizes: dict[str, int]
+) -> Callable[[], None]:
+    """The iteration of torch-mimicry's 32x32 nets that has our model's name. sizes: ngf, ndf."""
     # Its nets alone: the package's own import asks for TensorFlow, too.
     for name in ("skimage", "skimage.io", "torch.utils.tensorboard"):
         sys.modules.setdefault(name, mock.MagicMock())
@@ -83,11 +99,14 @@ def _peers_step(folder: Path, model: str, device: torch.device) -> Callable[[], 
         "ssgan": (ssgan.SSGANGenerator32, ssgan.SSGANDiscriminator32),
         "uncond": (sngan.SNGANGenerator32, sngan.SNGANDiscriminator32),
     }[model]
-    nets = [net().to(device) for net in (generator, discriminator)]
+    nets = [
+        net(**{size: sizes[size]}).to(device)
+        for net, size in ((generator, "ngf"), (discriminator, "ndf"))
+    ]
     optimisers = [torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.9)) for net in nets]
     batch = (
-        torch.rand(64, 3, 32, 32, device=device) * 2 - 1,
-        torch.zeros(64, dtype=torch.long, device=device),
+        torch.rand(batch_size, 3, 32, 32, device=device) * 2 - 1,
+        torch.zeros(batch_size, dtype=torch.long, device=device),
     )
     common = {"log_data": mock.MagicMock(), "device": device}
 
@@ -98,19 +117,28 @@ def _peers_step(folder: Path, model: str, device: torch.device) -> Callable[[], 
     return step
 
 
-def sequential_iterations(rounds: int, device: torch.device) -> Iterator[dict]:
-    """Both arms at full width against the same net as PyTorch would have it by default: fp32,
-    contiguous, plain convolutions and poolings, the images from a DataLoader."""
-    for method in ("vanilla", "rotation"):
-        study = learner("sequential_tasks", "paper", device, method=method)
-        name = f"sequential {method} iteration, of a plain loop's"
-        yield from _against(name, AIM_PLAIN, rounds, study, _plain_step, method, device)
-        yield _share_of_the_floor(f"sequential {method} iteration", study, rounds)
+def sequential_iterations(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:
+    """Both arms at full width, on a GPU at width 16, too, against the same net as PyTorch would
+    have it by default: fp32, contiguous, plain convolutions and poolings, the images from a
+    DataLoader."""
+    sizes = small_sizes("sequential_tasks", small)
+    arms = {(method, None): sizes for method in ("vanilla", "rotation")}
+    if device.type == "cuda" or small:
+        arms |= {(method, 16): sizes | {"width": 16} for method in ("vanilla", "rotation")}
+    steps = {arm: partial(_plain_step, arm[0], device, chosen) for arm, chosen in arms.items()}
+    with _others(steps, device) as theirs:
+        for (method, width), chosen in arms.items():
+            study = learner("sequential_tasks", "paper", device, method=method, **chosen)
+            name = f"sequential {method} iteration{f', width {width}' if width else ''}"
+            others = theirs[method, width]
+            yield from _against(f"{name}, of a plain loop's", AIM_PLAIN, rounds, study, others)
+            yield _share_of_the_floor(name, study, rounds)
 
 
-def _plain_step(method: str, device: torch.device) -> Callable[[], None]:
-    """The same iteration as one writes it first."""
-    settings = preset_settings("sequential_tasks", "paper")
+def _plain_step(method: str, device: torch.device, sizes: dict) -> Callable[[], None]:
+    """The same iteration as one writes it first. sizes: settings other than the preset's."""
+    settings = preset_settings("sequential_tasks", "paper") | sizes
+    rotated = settings["rotated_images"]
     net = networks.build(
         0, networks.Classifier, size=32, width=settings["width"], binary_outputs=1
     ).to(device, memory_format=torch.contiguous_format)
@@ -132,14 +160,14 @@ def _plain_step(method: str, device: torch.device) -> Callable[[], None]:
         images, labels = (x.to(device) for x in next(loader))
         n = len(images)
         if method == "rotation":
-            images = torch.cat([images, turned_copies(images[:16])])
+            images = torch.cat([images, turned_copies(images[:rotated])])
         with plain_pooling:
             features = net((images.float() / 127.5 - 1).contiguous())
         logits = net.binary_head(features[:n])[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits, (labels == 0).float())
         if method == "rotation":
-            turned = net.rotation_head(torch.cat([features[:16], features[n:]]))
-            loss = loss + F.cross_entropy(turned, rotation_labels(16, device))
+            turned = net.rotation_head(torch.cat([features[:rotated], features[n:]]))
+            loss = loss + F.cross_entropy(turned, rotation_labels(rotated, device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -147,19 +175,27 @@ def _plain_step(method: str, device: torch.device) -> Callable[[], None]:
     return step
 
 
+@contextmanager
+def _others(
+    steps: Mapping[Hashable, Callable[[], Callable]], device: torch.device
+) -> Iterator[dict[Hashable, list[Elsewhere]]]:
+    """Each of the steps as its users have it and, on a CPU, with our allocator's setting."""
+    makers = list(steps.values())
+    if device.type == "cpu":
+        makers += [partial(with_our_allocator, make) for make in steps.values()]
+    with elsewhere(*makers) as made:
+        yield {name: made[i :: len(steps)] for i, name in enumerate(steps)}
+
+
 def _against(
-    name: str, aim: dict, rounds: int, study, make: Callable[..., Callable], *arguments
+    name: str, aim: dict, rounds: int, study, theirs: Sequence[Elsewhere]
 ) -> Iterator[dict]:
-    """The study's step against another, as its users have it and with our allocator's setting."""
-    device = study.device
-    with (
-        elsewhere(make, *arguments) as their_step,
-        elsewhere(make, *arguments, keeps_memory=True) as lent_step,
-    ):
-        ours, theirs, lent = in_turn(rounds, device, study.step, their_step, lent_step)
-    for label, times, of_it in ((name, theirs, aim), (f"{name}, allocator lent", lent, "-")):
+    """The study's step against another: as `_others` gives it."""
+    ours, *others = in_turn(rounds, study.device, study.step, *theirs)
+    labels = ((name, aim), (f"{name}, allocator lent", "-"))
+    for (label, of_it), times in zip(labels, others, strict=False):
         ratios = [b / a for a, b in zip(ours, times, strict=True)]
-        yield row(label, device_name(device), ratios, of_it)
+        yield row(label, device_name(study.device), ratios, of_it)
 
 
 def _share_of_the_floor(name: str, study, rounds: int) -> dict:
@@ -251,13 +287,14 @@ def _widths(width: int) -> dict:
     return {"discriminator_width": width, "generator_width": 2 * width}
 
 
-def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
+def linear_probe(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:
     """50,000 x 8,192 features of real images' pixels: ours against scikit-learn on float64."""
+    n, n_test, size = (500, 200, 16) if small else (50_000, 2_000, 64)
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    digits = data.load("digits", "", 64)
+    digits = data.load("digits", "", size)
     noise = torch.Generator().manual_seed(0)
 
     def features(images, n):
@@ -265,9 +302,9 @@ def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
         pixels = images[chosen].float().mean(1).flatten(1).repeat(1, 2)
         return pixels + 40 * torch.randn(pixels.shape, generator=noise), chosen
 
-    train, chosen = features(digits.train_images, 50_000)
+    train, chosen = features(digits.train_images, n)
     labels = digits.train_labels[chosen]
-    test, chosen = features(digits.test_images, 2_000)
+    test, chosen = features(digits.test_images, n_test)
     test_labels = digits.test_labels[chosen]
     here = [x.to(device) for x in (train, labels, test, test_labels)]
     accuracies = {}
@@ -286,10 +323,13 @@ def linear_probe(rounds: int, device: torch.device) -> Iterator[dict]:
 
     if device.type == "cuda":
         ours()  # the first is slow to start
-    ratios = [seconds(theirs, device) / seconds(ours, device) for _ in range(rounds)]
+        alone = seconds(theirs)  # on the CPU, whatever the GPU does, and far longer
+        ratios = [alone / seconds(ours, device) for _ in range(rounds)]
+    else:
+        ratios = [seconds(theirs) / seconds(ours) for _ in range(rounds)]
     if abs(accuracies["ours"] - accuracies["theirs"]) > 0.002:
         raise UserError(f"bench: the probes' accuracies differ: {accuracies}")
-    name = "linear probe 50,000 x 8,192, of float64's"
+    name = f"linear probe {n:,} x {train.shape[1]:,}, of float64's"
     yield row(name, device_name(device), ratios, AIM_PROBE)
 
 
@@ -331,7 +371,7 @@ def _study_on_many(name: str, device: torch.device, fewer: int = 1, **settings):
                 repeated[f"{split}_{what}"] = few[torch.arange(n) % len(few)]
         return dataclasses.replace(digits, **repeated)
 
-    with mock.patch.object(runner, "resolve", partial(runner.resolve, load=many)):
+    with mock.patch.object(resolve, "resolve", partial(resolve.resolve, load=many)):
         images = preset_settings(name, "paper")["probe_images"]
         return learner(name, "paper", device, probe_images=images, **settings)
 
@@ -365,87 +405,3 @@ def _gan_parts(study, device: torch.device, fewer: int) -> float:
     qualities = study.total_steps // study.quality_every
     spent = study.seconds
     return probes * (fewer * spent["probe"] + spent["past_fakes"]) + qualities * spent["quality"]
-
-
-COMMANDS = {
-    "sequential rotation": ("sequential_tasks.py", "method=rotation"),
-    "ssgan": ("gan_probe.py", "model=ssgan"),
-}
-SMALL_EVALUATION = ["probe_images=60", "probe_features=16"]
-
-
-def memory(rounds: int, device: torch.device) -> Iterator[dict]:
-    """The most memory of training at the paper's sizes, in GB, on digits at 32 pixels: a host's by
-    the real commands, a GPU's in a step; and of one probe of all of CIFAR-10, which those do
-    without."""
-    for name, (script, arm) in COMMANDS.items():
-        host = []
-        for _ in range(min(rounds, 2)):
-            with tempfile.TemporaryDirectory() as folder:
-                words = ["paper", arm, "dataset.name=digits", "dataset.size=32", *SMALL_EVALUATION]
-                bytes_ = _first_steps(script, words, device, folder)
-                host.append(bytes_ / 1e9)
-        yield row(f"{name}, paper: host memory, GB", device_name(device), host, "-")
-        if device.type == "cuda":
-            gb = _device_memory(script.removesuffix(".py"), arm, device)
-            yield row(f"{name}, paper: device memory, GB", device_name(device), [gb], "-")
-    if device.type == "cpu":
-        yield row("linear probe 50,000 x 8,192: host memory, GB", "cpu", [_probes_memory()], "-")
-
-
-def _device_memory(study: str, arm: str, device: torch.device) -> float:
-    """The most GB of a step, after one that looked for the fastest convolutions."""
-    key, value = arm.split("=")
-    trained = learner(study, "paper", device, **{key: value})
-    trained.step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    trained.step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 1e9
-
-
-def _probes_memory() -> float:
-    """GB of a process that has one of the paper preset's probes, which the runs above have not."""
-    code = """
-import torch
-from forgetting import probes
-features, labels = torch.rand(60_000, 8192), torch.arange(60_000) % 10
-probes.linear_probe(*(part for both in zip(features.split(50_000), labels.split(50_000))
-                      for part in both), c=1e-4, max_iterations=3)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise UserError("bench: the linear probe failed")
-    return usage.ru_maxrss * 1024 / 1e9
-
-
-def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
-    """From the command to the end of the first iteration, less the evaluation before it."""
-    for name, (script, arm) in COMMANDS.items():
-        taken = []
-        for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.time()
-                _first_steps(script, ["quick", arm], device, folder)
-                # Written right after the first iteration; the process ends later than that.
-                end = next(Path(folder).glob("1/checkpoint-1-*.pt")).stat().st_mtime
-                info = json.loads((Path(folder) / "1/info.json").read_text())
-                taken.append((end - start - info["seconds"]["evaluation"]) / 5)
-        yield row(f"{name}: start-up, of 5 s", device_name(device), taken, "at most 1")
-
-
-def _first_steps(script: str, words: list[str], device: torch.device, folder: str) -> int:
-    """Run a command to the end of its first iteration: its peak host memory in bytes."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(PROJECT / "experiments" / script), "with", *words),
-            *(f"device={device.type}", f"results_dir={folder}", "stop_after=0.01s"),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != TRY_LATER:
-        raise UserError(f"bench: {script} with {' '.join(words)} did not start")
-    return usage.ru_maxrss * 1024

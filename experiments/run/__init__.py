@@ -1,0 +1,1 @@
+"""From a command line to a stored run: settings, the runner, the loop, checkpoints, the reader."""

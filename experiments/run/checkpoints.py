@@ -1,0 +1,96 @@
+"""Checkpoints of a run: written whole, verified when read, the last two kept.
+
+What of a study's state never changes any more, it may give as parts: state["study"]["parts"], a
+dictionary from a name to its content. Each part is written once, to a file of its own that the
+checkpoints name.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import torch
+
+from forgetting.errors import UserError
+from forgetting.files import write_atomically
+
+KEEP = 2
+VERSION = 4  # of what a checkpoint holds; another one cannot be gone on with
+# A file's name carries the start of its content's SHA-256, a checkpoint's its step before that.
+NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{16}\.pt")
+DIGEST = re.compile(r".+-([0-9a-f]{16})\.pt")
+
+_known_whole: set[Path] = set()  # parts that this process wrote or compared
+
+
+def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dictionaries) and drop all but `keep`."""
+    study = dict(state["study"])
+    parts = {name: _write(folder, name, part) for name, part in study.pop("parts", {}).items()}
+    whole = {"version": VERSION, **state, "study": study, "parts": parts}
+    latest = _write(folder, f"checkpoint-{step}", whole)
+    others = [path for path in stored(folder) if path.name != latest]
+    same_step = [path for path in others if step_of(path) == step]
+    for old in {*same_step, *[path for path in others if path not in same_step][keep - 1 :]}:
+        old.unlink(missing_ok=True)
+
+
+def _write(folder: Path, name: str, content) -> str:
+    """The name of the file that holds `content`; a part that is there whole is not written
+    again."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+    path = folder / f"{name}-{digest}.pt"
+    if NAME.fullmatch(path.name):
+        write_atomically(path, buffer.getbuffer())
+    elif path not in _known_whole:
+        if not path.exists() or path.read_bytes() != buffer.getbuffer():
+            write_atomically(path, buffer.getbuffer())
+        _known_whole.add(path)
+    return path.name
+
+
+def stored(folder: Path) -> list[Path]:
+    """The folder's checkpoints, newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The update after which a checkpoint was written."""
+    return int(NAME.fullmatch(path.name)[1])
+
+
+def load(folder: Path) -> dict | None:
+    """The newest checkpoint that is whole, or None. A damaged one is named and passed over.
+
+    Raises UserError for one of another version.
+    """
+    for path in stored(folder):
+        state = _read(path)
+        if state is not None and state.get("version") != VERSION:
+            raise UserError(
+                f"resume: {path} is of another version of this program "
+                f"({state.get('version')}, not {VERSION}); go on with that one"
+            )
+        if state is not None:
+            parts = {name: _read(folder / file) for name, file in state.pop("parts").items()}
+            if all(part is not None for part in parts.values()):
+                state["study"]["parts"] = parts
+                return state
+        print(f"warning: {path} is damaged; falling back to the checkpoint before it")
+    return None
+
+
+def _read(path: Path):
+    """What is in the file, or None where it is not whole."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest()[:16] != DIGEST.fullmatch(path.name)[1]:
+        return None
+    # weights_only: opening someone's results must not be able to run code.
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,0 +1,316 @@
+"""The one runner: from a command line to stored Sacred runs, for any study.
+
+It reads the command line as Sacred does, checks and resolves every setting, loads the data, and
+only then starts a Sacred run; so what is stored is what ran, and a mistake leaves nothing behind.
+A study is anything with total_steps, position, info, step(), evaluation_due(), evaluate(),
+artifacts(), status(), summary() and state_dict()/load_state_dict(). Nothing here knows which.
+"""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from docopt import DocoptExit, docopt
+from sacred import Experiment
+from sacred.arg_parser import get_config_updates
+from sacred.initialize import create_run
+
+from experiments.run import checkpoints, twins
+from experiments.run.exit_codes import TRY_LATER
+from experiments.run.identity import identity
+from experiments.run.locks import Held, sole_user
+from experiments.run.log import Diverged
+from experiments.run.loop import require_written, run_to_the_end
+from experiments.run.observer import RunFolder
+from experiments.run.resolve import resolve
+from experiments.run.stopping import Interrupted, Stop
+from experiments.run.stored import Record, Unreadable, read_record
+from experiments.run.study import Study
+from forgetting import data
+from forgetting.errors import UserError
+from forgetting.settings import check_key, flat, nested, validate, with_defaults
+
+# Resolved when a run begins, so that they contradict nothing when it is taken up again.
+LEFT_OPEN = (
+    *(("device", "auto"), ("precision", "auto"), ("dataset.name", "auto")),
+    *((key, None) for key in ("dataset.size", "dataset.label", "preset", "method", "model")),
+)
+
+
+def main(study: Study, argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
+    arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process."""
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        sys.exit(_main(study, argv))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except Diverged as error:
+        print(f"error: the run diverged: {error}", file=sys.stderr)
+    except Exception as error:
+        if {"-d", "--debug", "-D", "--pdb"} & set(argv):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"error: {type(error).__name__}: {reason} (-d shows where)", file=sys.stderr)
+    sys.exit(1)
+
+
+def _main(study: Study, argv: list[str]) -> int:
+    experiment = study.experiment
+    job = {}  # what Sacred's configuration cannot carry: the data, a checkpoint, the clock
+
+    @experiment.main
+    def train(_run):
+        """Train, evaluate and store one run an arm."""
+        return run_to_the_end(_run, study, **job)
+
+    options = _parse(experiment, argv)
+    if options is None:
+        return 0
+    command = options["COMMAND"] or experiment.default_command
+    if command not in experiment.commands:
+        raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")
+    updates, presets = _read_updates(study, options)
+    settings = _settings(study, updates, presets)
+    if command in study.commands:
+        explicit = flat(updates) if not presets else settings
+        print(_apply_command(study, settings, explicit, study.commands[command]))
+        return 0
+    if command != experiment.default_command:
+        experiment.run(command, nested(settings), options=options)
+        return 0
+
+    folder = Path(settings["results_dir"])
+    if settings["resume"] not in (None, "auto"):
+        explicit = flat(updates) if not presets else settings
+        settings = _settings_to_resume(folder, settings, explicit, study)
+    settings, dataset = resolve(settings, study.least_classes)
+    study.check(settings, dataset)
+    if not options["--unobserved"]:
+        _make_results_folder(folder)
+    print(
+        f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
+        f"{settings['precision']}; choose another with: with quick | cpu | paper"
+    )
+    arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
+    if options["--id"] and len(arms) > 1:
+        raise UserError(f"--id: it names one run; set {study.arm}, too")
+    done, held = None, False
+    with Stop(settings["stop_after"]) as stop:
+        for arm in arms:
+            if not stop.exit_code():
+                job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
+                held |= _run_arm(study, job, options, presets)
+                done = arm
+        # An end asked for during the last step of an arm lets that arm finish.
+        return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
+    """Sacred's own options and usage; None where help was asked for and given."""
+    _, usage, internal_usage = experiment.get_usage(argv[0])
+    try:
+        options = docopt(internal_usage, argv[1:], default_help=False)
+    except DocoptExit:
+        print(f"error: cannot read these arguments; see {argv[0]} --help", file=sys.stderr)
+        sys.exit(2)
+    if options["help"] or options["--help"]:
+        print(usage)
+        return None
+    # Sacred's -F would be a second file observer beside ours: it means results_dir.
+    if options["--file_storage"]:
+        options["UPDATE"] = [*options["UPDATE"], f"results_dir={options['--file_storage']!r}"]
+        options["--file_storage"] = None
+    options["--loglevel"] = options["--loglevel"] or "CRITICAL"
+    return options
+
+
+def _read_updates(study: Study, options: dict) -> tuple[dict, list[str]]:
+    for update in options["UPDATE"]:
+        key, equals, _ = update.partition("=")
+        if equals:
+            check_key(key.strip(), study.settings)
+        elif key not in study.experiment.named_configs:
+            known = ", ".join(study.experiment.named_configs)
+            raise UserError(f"{key}: no such preset; there are {known}; a setting is KEY=VALUE")
+    updates, presets = get_config_updates(options["UPDATE"])
+    if "preset" in updates:
+        raise UserError("preset: choose one by its name alone, as in: with cpu")
+    return updates, presets
+
+
+def _settings(study: Study, updates: dict, presets: list) -> dict:
+    """All settings, flat and checked, before anything is looked up."""
+    if not presets:
+        presets = ["paper" if torch.cuda.is_available() else "quick"]
+    validate(flat(updates), study.settings)  # before Sacred seeds itself with what may be no seed
+    config = create_run(
+        study.experiment, "print_config", updates, presets, log_level="CRITICAL"
+    ).config
+    return validate(flat(config), study.settings)
+
+
+# ------------------------------------------------------------------ runs that are there already
+
+
+def look_up(
+    study: Study,
+    words: Sequence[str],
+    load: Callable = data.load,
+    elsewhere: bool = False,
+) -> twins.Known:
+    """What is stored of the one run that `with WORDS` asks for, as `twins.look_up` says it."""
+    options = _parse(study.experiment, [study.name, "with", *words])
+    settings = _settings(study, *_read_updates(study, options))
+    return twins.look_up(study, settings, load, elsewhere)
+
+
+def _stored(folder: Path, run_id: str, study: Study) -> Record:
+    try:
+        record = read_record(folder / run_id)
+    except Unreadable as error:
+        raise UserError(f"resume: there is no readable run {folder / run_id}: {error}") from None
+    if record.study.name != study.name:
+        raise UserError(f"resume: {folder / run_id} is a run of another experiment")
+    return record
+
+
+def _settings_to_resume(
+    folder: Path, settings: dict, explicit: Mapping[str, Any], study: Study
+) -> dict:
+    """The settings that run `resume` was started with, refusing any that is now asked otherwise.
+
+    explicit: the settings that were asked for; the others of `settings` are defaults.
+    """
+    record = _stored(folder, settings["resume"], study)
+    if record.status == "COMPLETED":
+        raise UserError(f"resume: {folder / settings['resume']} is complete already")
+    _refuse_other_settings(settings, explicit, record)
+    incidental = {key for key, setting in study.settings.items() if setting.incidental}
+    kept = {"dataset.root", "dataset.memory_mb", "checkpoint_every"} - explicit.keys()
+    stored = with_defaults(record.settings, study.settings)
+    return {**stored, **{key: settings[key] for key in incidental - kept}}
+
+
+def _refuse_other_settings(settings: dict, explicit, record: Record) -> None:
+    stored = with_defaults(record.settings, record.study.settings)
+    differing = [
+        f"{key} (stored {stored[key]!r}, asked {settings[key]!r})"
+        for key in explicit
+        if not record.study.settings[key].incidental
+        and settings[key] != stored[key]
+        and (key, settings[key]) not in LEFT_OPEN
+    ]
+    if differing:
+        raise UserError(
+            f"resume: {record.folder} was started with other settings: {', '.join(differing)}"
+        )
+
+
+def _apply_command(study, settings, explicit, command) -> str:
+    """Rebuild the study of run `resume` from its last checkpoint and apply a command to it."""
+    folder, run_id = Path(settings["results_dir"]), settings["resume"]
+    if run_id in (None, "auto"):
+        raise UserError("resume: name the run, as in: with resume=3")
+    record = _stored(folder, run_id, study)
+    where = [key for key in ("device", "precision") if key in explicit]  # may be another one
+    elsewhere = {key: settings[key] for key in ("device", *where)}
+    _refuse_other_settings(settings, explicit.keys() - elsewhere, record)
+    elsewhere |= {k: settings[k] for k in ("dataset.root", "dataset.memory_mb") if k in explicit}
+    stored = with_defaults(record.settings, study.settings)
+    stored, dataset = resolve({**stored, **elsewhere}, study.least_classes)
+    checkpoint = _load_checkpoint(folder / run_id, dataset)
+    device = torch.device(stored["device"])
+    autocast = functools.partial(torch.autocast, device.type, enabled=False)
+    learner = study.build(stored, dataset, device, autocast, to_train=False)
+    learner.load_state_dict(checkpoint["study"])
+    return command(learner, folder / run_id)
+
+
+def _make_results_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
+
+
+def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
+    checkpoint = checkpoints.load(run)
+    if checkpoint is None:
+        raise UserError(f"resume: {run} has no checkpoint that is whole")
+    if checkpoint["fingerprint"] != dataset.fingerprint:
+        raise UserError(f"resume: the images are not those that {run} began on")
+    return checkpoint
+
+
+# ------------------------------------------------------------------ one run
+
+
+def _run_arm(study, job, options, presets) -> bool:
+    """Bring one arm's run to its end, or exit; whether another process is at it."""
+    experiment = study.experiment
+    settings, dataset = job["settings"], job["dataset"]
+    folder = Path(settings["results_dir"])
+    run_id, checkpoint = settings["resume"], None
+    settings["resume"], automatic = None, run_id == "auto"
+    if automatic:
+        wanted = identity(study, settings, images=dataset.fingerprint)
+        record, status = twins.find(folder, wanted)
+        run_id = record.folder.name if record else None
+        if status == "COMPLETED":
+            print(f"run {run_id}: {settings[study.arm]} is complete already")
+            return False
+        if status == twins.HELD:
+            print(f"run {run_id}: {settings[study.arm]} is {status}")
+            return True
+    if options["--id"] and not re.fullmatch(r"[A-Za-z][\w-]*|[1-9]\d*", options["--id"]):
+        raise UserError("--id: it must be a number, or letters, digits, - and _ behind a letter")
+    if options["--id"] and not run_id and (folder / options["--id"]).exists():
+        raise UserError(f"--id: there is a run {folder / options['--id']} already")
+    options = {**options, "--id": run_id or options["--id"]}
+    with ExitStack() as stack:
+        if run_id:
+            try:
+                stack.enter_context(sole_user(folder / run_id))
+            except Held:  # since it was looked at
+                if not automatic:
+                    raise
+                print(f"run {run_id}: {settings[study.arm]} is {twins.HELD}")
+                return True
+            checkpoint = _load_checkpoint(folder / run_id, dataset)
+        experiment.observers[:] = []
+        if not options["--unobserved"]:
+            metrics = checkpoint["metrics"] if checkpoint else None
+            experiment.observers.append(RunFolder(folder, metrics))
+
+        job["checkpoint"] = checkpoint
+        try:
+            experiment.run(
+                config_updates=nested(settings),
+                options=options,
+                meta_info={"named_configs": presets},
+            )
+        except Interrupted as interrupted:
+            run = experiment.current_run
+            where = f"resume={run._id} results_dir={folder}"
+            stored = run.observers and checkpoints.stored(folder / str(run._id))
+            again = f"; go on with: with {where}" if stored else ""
+            print(f"interrupted at step {interrupted.step}{again}")
+            sys.exit(interrupted.exit_code)
+        for observer in experiment.observers:
+            require_written(observer)
+    return False

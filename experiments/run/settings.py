@@ -1,0 +1,164 @@
+"""What the settings of every experiment share, and how Sacred is told of a table of them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sacred import Experiment
+from sacred.config.config_dict import ConfigDict
+
+from experiments import PROJECT
+from forgetting.data import SIZES
+from forgetting.settings import (
+    Rule,
+    Setting,
+    adam_betas,
+    boolean,
+    choice,
+    duration,
+    flat,
+    integer,
+    nested,
+    number,
+    optional,
+    path,
+    run_id,
+    text,
+    with_defaults,
+)
+
+
+def default_path(inside: str) -> str:
+    """A path in the project, as seen from the current folder."""
+    return os.path.relpath(PROJECT / inside)
+
+
+def never(settings: Mapping[str, Any]) -> bool:
+    """For a setting from which others follow: a run computes from those."""
+    return False
+
+
+def pixels() -> Rule:
+    def accept(value):
+        if isinstance(value, bool | float) or value not in SIZES:
+            raise ValueError
+        return value
+
+    return Rule(f"one of {', '.join(map(str, SIZES))} (pixels)", accept)
+
+
+_PRESET = optional(choice("quick", "cpu", "paper"), "none")
+_DATA = choice("auto", "digits", "cifar10", "image_folder")
+_SIZE = optional(pixels(), "the data's own, 32 for a folder")
+_LABEL = optional(text(), "the data's own name")
+_MEMORY = optional(integer(1), "half of this machine's")
+_RESUME = optional(run_id(), "a run of its own")
+_STOP = optional(duration(), "run to the end")
+COMMON = {
+    "preset": Setting(
+        None,
+        _PRESET,
+        "which preset this is; written `with quick`, `with cpu` or `with paper`",
+        never,
+    ),
+    "seed": Setting(
+        0, integer(0, 2**31 - 1), "of weights, images and draws, each with a generator of its own"
+    ),
+    "dataset.name": Setting("auto", _DATA, "auto, digits, cifar10 or image_folder"),
+    "dataset.root": Setting(
+        lambda _: default_path("data"),
+        path(),
+        "the folder of CIFAR-10, or that holds train/ and test/",
+        incidental=True,
+    ),
+    "dataset.size": Setting(
+        None, _SIZE, "side of the images in pixels; unset: the data's own, 32 for a folder"
+    ),
+    "dataset.label": Setting(
+        None, _LABEL, "what figures call the data; unset: the data's own name", never
+    ),
+    "dataset.memory_mb": Setting(
+        None,
+        _MEMORY,
+        "a folder's images beyond it are read as needed; unset: half of what is here",
+        incidental=True,
+    ),
+    "batch_size": Setting(64, integer(4, 65536), "images a step"),
+    "width": Setting(128, integer(1, 4096), "channels of every residual block"),
+    "spectral_norm": Setting(False, boolean(), "divide every weight by its largest singular value"),
+    "lr": Setting(1e-3, number(above=0), "Adam's learning rate"),
+    "adam_betas": Setting([0.9, 0.999], adam_betas(), "Adam's decay rates"),
+    "device": Setting("auto", choice("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+    "precision": Setting(
+        "auto",
+        choice("auto", "fp32", "bf16"),
+        "auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16",
+    ),
+    "results_dir": Setting(
+        lambda _: default_path("results/runs"), path(), "where runs are stored", incidental=True
+    ),
+    "checkpoint_every": Setting(500, integer(1), "iterations between checkpoints", incidental=True),
+    "resume": Setting(
+        None,
+        _RESUME,
+        "a run's id: go on with it; auto: with the unfinished run of these settings",
+        incidental=True,
+    ),
+    "stop_after": Setting(
+        None,
+        _STOP,
+        "stop in good order after 90s, 10m, 2h; exit code 75, resumable",
+        incidental=True,
+    ),
+}
+# What the runner itself does with them; a study is given the others.
+OF_THE_RUNNER = COMMON.keys() - {
+    *("seed", "batch_size", "width", "spectral_norm", "lr", "adam_betas")
+}
+
+
+def common(**other: Any) -> dict[str, Setting]:
+    """The settings of every experiment; other: those whose default (or whole Setting) is another
+    in this one."""
+    return COMMON | {
+        key: value if isinstance(value, Setting) else replace(COMMON[key], default=value)
+        for key, value in other.items()
+    }
+
+
+class _Defaults(ConfigDict):
+    """A table of settings as Sacred takes it: defaults that follow from what was asked for, and the
+    words for print_config."""
+
+    def __init__(self, table: Mapping[str, Setting]):
+        self.table = table
+
+    def __call__(self, fixed=None, preset=None, fallback=None):
+        chosen = flat(preset or {})
+        whole = with_defaults(chosen | flat(fixed or {}), self.table)
+        # What is asked for beyond a preset is told from it, and printed as modified.
+        self._conf = nested(
+            {k: chosen.get(k, setting.default_in(whole)) for k, setting in self.table.items()}
+        )
+        summary = super().__call__(fixed, preset, fallback)
+        summary.docs = {key: setting.help for key, setting in self.table.items()}
+        return summary
+
+
+class _Preset(ConfigDict):
+    def __init__(self, name: str, words: str, values: Mapping[str, Any]):
+        super().__init__(nested({"preset": name, **values}))
+        self.__doc__ = words
+
+
+def tell(
+    experiment: Experiment,
+    table: Mapping[str, Setting],
+    presets: Mapping[str, tuple[str, Mapping[str, Any]]],
+) -> Experiment:
+    """The experiment with these settings, and presets: name -> (one line of words, flat values)."""
+    experiment.configurations.append(_Defaults(table))
+    for name, (words, values) in presets.items():
+        experiment.named_configs[name] = _Preset(name, words, values)
+    return experiment

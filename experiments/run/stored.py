@@ -1,0 +1,304 @@
+"""The one reader of runs' folders: it knows how they are laid out, and checks what it reads."""
+
+import functools
+import json
+import re
+import shlex
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.run.identity import arm_name, as_text, identity
+from experiments.run.study import Study, studies
+from forgetting.errors import UserError
+from forgetting.measures import Logged, of_run
+from forgetting.settings import flat, nested, validate, with_defaults
+
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# Settings that every run of this program has, of whatever version.
+ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
+
+
+class Unreadable(ValueError):
+    """A folder holds no run of this program, or a damaged one; its text says which and why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run's folder says of it, whatever became of it.
+
+    settings: flat, as they were stored. info, run: info.json ({} where it is not there yet) and
+    run.json, as Sacred has them.
+    """
+
+    folder: Path
+    study: Study
+    settings: dict[str, Any]
+    info: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        return self.run["status"]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the images that it was trained on; None where that is not known yet."""
+        return self.info.get("data", {}).get("fingerprint")
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        extractor = self.info.get("extractor_sha256", self.info.get("extractor"))
+        return identity(self.study, self.settings, images=self.fingerprint, extractor=extractor)
+
+    @property
+    def seconds(self) -> float | None:
+        """What it took so far, as far as it says."""
+        try:
+            return float(sum(self.info["seconds"].values()))
+        except READ_ERRORS:
+            return None
+
+
+def read_record(folder: Path) -> Record:
+    """Raises Unreadable."""
+    settings = flat(_json(folder / "config.json"))
+    of = [study for study in studies().values() if study.arm in settings]
+    if len(of) != 1 or not settings.keys() >= ALWAYS_THERE:
+        raise Unreadable("it is a run of another program")
+    (study,) = of
+    run = _json(folder / "run.json")
+    if not isinstance(run.get("status"), str):
+        raise Unreadable("run.json says no status")
+    info = _json(folder / "info.json") if (folder / "info.json").exists() else {}
+    arm = settings[study.arm]
+    if not isinstance(arm, str) or not arm:
+        raise Unreadable(f"{study.arm} is {arm!r}")
+    try:
+        settings = {**validate({**settings, study.arm: None}, study.settings), study.arm: arm}
+    except UserError as error:
+        raise Unreadable(str(error)) from None
+    return Record(folder, study, settings, info, run)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object that a file holds."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise Unreadable(f"{path.name} is no whole JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise Unreadable(f"{path.name} holds no object")
+    return content
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
+
+    arm: with those of its own settings that are not at their default. config: all settings, as
+    Sacred nests them, what an older run lacks at its default. identity: what it computes from.
+    code: the commit it came from, with a + where files were changed. asked: what followed `with` on
+    the command line.
+    """
+
+    id: str
+    folder: Path
+    study: str
+    arm: str
+    seed: int
+    data: str
+    preset: str
+    config: dict
+    identity: dict[str, Any]
+    result: dict
+    info: dict
+    code: str
+    asked: tuple[str, ...]
+    metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A CSV file that the study kept with the run. Raises OSError or ValueError."""
+        return _csv(self.folder / name)
+
+    @property
+    def command(self) -> str:
+        """The command line that makes this run, up to where it is stored, on another machine, too:
+        with what was chosen by the kind of machine."""
+        study = studies()[self.study]
+        last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
+        unsaid = {k for k, setting in study.settings.items() if setting.incidental} | last.keys()
+        kept = [word for word in self.asked if word.partition("=")[0] not in unsaid]
+        kept += [w for w in self.asked if w.startswith(("dataset.root=", "dataset.memory_mb="))]
+        if self.preset and self.preset not in kept:
+            kept.insert(0, self.preset)
+        kept += [f"{key}={value}" for key, value in last.items()]
+        return f"python experiments/{self.study}.py with {shlex.join(kept)}"
+
+
+@functools.cache
+def _csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path)
+
+
+def read_run(folder: Path) -> StoredRun:
+    """A completed run. Raises Unreadable."""
+    record = read_record(folder)
+    try:
+        return _whole(record)
+    except READ_ERRORS as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"{type(error).__name__}: {error}") from None
+
+
+def _whole(record: Record) -> StoredRun:
+    settings = with_defaults(record.settings, record.study.settings)
+    repositories = record.run["experiment"].get("repositories") or [{}]
+    commit = (repositories[0].get("commit") or "unknown")[:10]
+    if not record.fingerprint:
+        raise Unreadable("info.json does not tell its images")
+    if not isinstance(record.run["result"], dict):
+        raise Unreadable("run.json has no result")
+    config, metrics = nested(settings), _metrics(record.folder)
+    return StoredRun(
+        id=record.folder.name,
+        folder=record.folder,
+        study=record.study.name,
+        arm=arm_name(record.study, record.identity),
+        seed=settings["seed"],
+        data=settings["dataset.label"],
+        preset=settings["preset"],
+        config=config,
+        identity=record.identity,
+        result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
+        info=record.info,
+        code=commit + ("+" if repositories[0].get("dirty") else ""),
+        asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
+        metrics=metrics,
+    )
+
+
+def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    metrics = {
+        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+        for name, m in _json(folder / "metrics.json").items()
+    }
+    for name, (steps, values) in metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
+            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
+    return metrics
+
+
+def _past_fakes(folder: Path) -> list[dict]:
+    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
+    says which that was."""
+    try:
+        table = _csv(folder / "past_fakes.csv")
+        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
+        return table.to_dict("records") if whole else []
+    except READ_ERRORS:
+        return []
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Of all that may be runs in `folder`, in the order of their ids."""
+    found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
+    return sorted(found, key=_natural)
+
+
+def stored_runs(*folders: str | Path) -> list[StoredRun]:
+    """All completed runs in `folders`, as `runs_and_rest` finds them."""
+    return runs_and_rest(*folders)[0]
+
+
+def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
+    """All completed runs in `folders`, one an identity; how many of other statuses.
+
+    Of equal runs the first folder's counts, and there the latest. What cannot be read is named and
+    passed over; runs that are not complete are counted in one line.
+    """
+    found: dict[str, StoredRun] = {}
+    left_out: Counter[str] = Counter()
+    repeated = 0
+    for folder in map(Path, folders):
+        here: dict[str, StoredRun] = {}
+        for path in run_folders(folder):
+            try:
+                status = read_record(path).status
+                if status != "COMPLETED":
+                    left_out[status.lower()] += 1
+                    continue
+                run = read_run(path)
+            except Unreadable as error:
+                print(f"passed over {path}: {error}", file=sys.stderr)
+                continue
+            key = as_text(run.identity)
+            repeated += key in here
+            here[key] = run
+        found = {**here, **found}
+    if left_out:
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
+        print(f"left out, not complete: {counts}", file=sys.stderr)
+    if repeated:
+        print(
+            f"left out, since a later run is equal in settings and seed: {repeated}",
+            file=sys.stderr,
+        )
+    return list(found.values()), left_out
+
+
+def load_runs(*folders: str | Path) -> pd.DataFrame:
+    """One row a logged value: run, study, data, preset, arm, seed, metric, step, value.
+
+    The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
+    folders are given.
+    """
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+    curves = [
+        (run, name, steps, values)
+        for run in stored_runs(*folders)
+        for name, (steps, values) in run.metrics.items()
+    ]
+    lengths = [len(steps) for _, _, steps, _ in curves]
+
+    def column(of_run) -> pd.Series:
+        # As categories: one text a run and not one a row.
+        codes, texts = pd.factorize(np.array([of_run(*curve) for curve in curves], object))
+        return pd.Series(pd.Categorical.from_codes(np.repeat(codes, lengths), texts))
+
+    several = len(folders) > 1
+    return pd.DataFrame(
+        {
+            "run": column(lambda run, *_: str(run.folder) if several else run.id),
+            "study": column(lambda run, *_: run.study),
+            "data": column(lambda run, *_: run.data),
+            "preset": column(lambda run, *_: str(run.preset)),
+            "arm": column(lambda run, *_: run.arm),
+            "seed": np.repeat(np.array([run.seed for run, *_ in curves], np.int64), lengths),
+            "metric": column(lambda _, name, *__: name),
+            "step": np.concatenate([np.empty(0, np.int64)] + [steps for _, _, steps, _ in curves]),
+            "value": np.concatenate([np.empty(0)] + [values for *_, values in curves]),
+        }
+    )
+
+
+def _natural(path: Path) -> list:
+    """Sort key by which run 10 comes after run 9."""
+    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", path.name)]
+
+
+def sample_grids(folder: Path) -> list[Path]:
+    """Of a run's grids of samples, samples-<updates>.png, the first, the last and two between."""
+    grids = sorted(folder.glob("samples-*.png"), key=_natural)
+    last = len(grids) - 1
+    return [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})] if grids else []

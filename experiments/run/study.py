@@ -1,0 +1,63 @@
+"""What the runner, the sweeps and the figures need to know of a study."""
+
+import importlib
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sacred import SETTINGS, Experiment
+
+from experiments import PROJECT
+from forgetting.settings import Setting
+
+__all__ = ["Experiment", "Study", "has_code_version", "studies"]
+
+# File descriptors would be captured from the progress bar, too; and the code version is git's.
+SETTINGS.CAPTURE_MODE = "sys"
+SETTINGS.DISCOVER_SOURCES = "none"
+
+
+@dataclass(frozen=True)
+class Study:
+    """experiment: Sacred's, told of the settings; `name` is its, and the script's that runs it.
+    arm: the setting that names a run's arm; unset, each of `default_arms` becomes a run.
+    check(settings, dataset): raises UserError where settings and data do not fit each other.
+    build(settings, dataset, device, autocast): the study, ready to step; with to_train=False, where
+    there are commands, as much of it as they need.
+    updates(settings, dataset): how many there are in a run.
+    least_classes: 1 where images without labels (one class folder) will do.
+    commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
+    """
+
+    experiment: Experiment
+    arm: str
+    default_arms: Sequence[str]
+    settings: Mapping[str, Setting]
+    check: Callable[[Mapping[str, Any], Any], None]
+    build: Callable[..., Any]
+    updates: Callable[[Mapping[str, Any], Any], int]
+    least_classes: int = 2
+    commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.experiment.path
+
+
+def studies() -> dict[str, Study]:
+    """Name -> study, of all there are."""
+    names = ("sequential_tasks", "gan_probe")
+    return {name: importlib.import_module(f"experiments.{name}").STUDY for name in names}
+
+
+def has_code_version() -> bool:
+    """Whether git can tell the project's commit. Where it cannot, Sacred must not ask."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"], capture_output=True
+        )
+    except OSError:
+        return False
+    return asked.returncode == 0

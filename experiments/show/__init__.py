@@ -1,0 +1,1 @@
+"""Stored runs to comparisons, figures, tables and the report."""

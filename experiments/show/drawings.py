@@ -1,0 +1,217 @@
+"""Every figure and table from stored runs, and from nothing else, and a page with all of them."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.run.stored import StoredRun, runs_and_rest
+from experiments.show import gan as gan_figures
+from experiments.show import grids
+from experiments.show import sequential as sequential_figures
+from experiments.show.groups import Group, groups
+from experiments.show.plotting import empty, style
+from experiments.show.report import Entry, report
+from experiments.show.tables import TABLES
+from experiments.show.texts import latex, markdown
+from forgetting.errors import UserError
+from forgetting.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: of which study, in which words, of which of its runs, and how it is drawn."""
+
+    study: str
+    title: str
+    shows: str
+    draw: Callable[[Sequence[Group]], Figure]
+    select: Callable[[Sequence[Group]], Sequence[Group]] = list
+    made_by: str = ""  # the command that makes such runs; "": the study's own
+
+
+SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
+FIGURES = {
+    "figure1": Drawing(
+        GAN,
+        "Figure 1: rotations and what the discriminator makes of them",
+        "Real and generated images in four rotations, below each the trained discriminator's "
+        "predicted probabilities; the paper has a drawing here.",
+        gan_figures.figure1,
+        gan_figures.with_rotations,
+    ),
+    "figure2": Drawing(
+        GAN,
+        "Figure 2: what the discriminator knows of the classes while the GAN trains",
+        "Test accuracy of a linear classifier on the frozen discriminator's features, the best "
+        "block's. A fall is forgetting. A cross: the classifier did not converge.",
+        gan_figures.figure2,
+        gan_figures.probed,
+    ),
+    "figure3": Drawing(
+        SEQUENTIAL,
+        "Figure 3: accuracy on the current task, one task after another",
+        "The classifier learns one class against all others at a time; grey lines are switches of "
+        "the task, the dashed line ends a cycle through the classes, dotted is chance.",
+        sequential_figures.figure3,
+    ),
+    "figure4": Drawing(
+        GAN,
+        "Figure 4: distribution of the samples' distance over models, seeds and settings",
+        "A point a run; settings that differ as in Table 2 stand in one box. FID where Inception's "
+        "weights could be had, else a Fréchet distance on the features of a named classifier of "
+        "our own, which does not compare with FID. Lower is better.",
+        gan_figures.figure4,
+        gan_figures.measured_by_scale,
+    ),
+    "probe_by_block": Drawing(
+        GAN,
+        "Representation by block over training",
+        "As Figure 2, every residual block for itself.",
+        gan_figures.probe_by_block,
+        gan_figures.probed,
+    ),
+    "past_fakes": Drawing(
+        GAN,
+        "Does the discriminator forget old fakes? Accuracy",
+        "Rows: the discriminator over training; columns: the generator whose fakes it has to tell "
+        "from held-out real images. What is left of the diagonal is the past.",
+        gan_figures.past_fakes,
+        gan_figures.with_past_fakes,
+    ),
+    "past_fakes_auc": Drawing(
+        GAN,
+        "Does the discriminator forget old fakes? Area under the ROC curve",
+        "The same without a threshold: whether it still ranks real images above the old fakes.",
+        gan_figures.past_fakes_auc,
+        gan_figures.with_past_fakes,
+    ),
+    "quality": Drawing(
+        GAN,
+        "Quality of the samples over training",
+        "The distance of Figure 4 along the way.",
+        gan_figures.quality,
+        gan_figures.measured,
+    ),
+    "samples": Drawing(
+        GAN,
+        "Samples over training",
+        "The same latents every time, a row a model, its first seed.",
+        gan_figures.samples,
+        gan_figures.first_seeds,
+    ),
+    "representation": Drawing(
+        SEQUENTIAL,
+        "What the features hold of all classes",
+        "Test accuracy of a linear probe of the frozen features at each task's end.",
+        sequential_figures.representation,
+        sequential_figures.probed,
+    ),
+    "accuracy_matrix": Drawing(
+        SEQUENTIAL,
+        "Accuracy on every task over time",
+        "A row a task. With one head for all tasks the labels change their meaning at a switch, so "
+        "that low accuracy on other tasks is forced.",
+        sequential_figures.accuracy_matrix,
+    ),
+    "summary": Drawing(
+        SEQUENTIAL,
+        "Sequential tasks: the measures",
+        "A grey point a seed, mean and interval; below, the difference of two arms by seed. All of "
+        "them are in the table of differences.",
+        sequential_figures.summary,
+    ),
+    "forgetting": Drawing(
+        SEQUENTIAL,
+        "Sequential tasks with a head a task: forgetting and transfer",
+        "The measures of the continual-learning literature, for runs with head=per_task.",
+        sequential_figures.forgetting,
+        sequential_figures.head_a_task,
+        "python experiments/sequential_tasks.py with cpu head=per_task",
+    ),
+}
+NAMES = [*FIGURES, *TABLES]
+OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
+
+
+def draw(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    only: Sequence[str] = (),
+    page: str | Path | None = None,
+) -> list[Path]:
+    """Write figures (PNG, PDF) and tables (CSV, Markdown, LaTeX) into `out`, and the report to
+    `page` where one is named; the paths of what is there to look at."""
+    style()
+    runs, left_out = runs_and_rest(*folders)
+    without_grids = grids.without_grids(runs)
+    if len(without_grids) < len(runs):
+        print(
+            f"in {' and '.join(OF_GRIDS)} alone, of grids: {len(runs) - len(without_grids)} runs",
+            file=sys.stderr,
+        )
+    out = Path(out)
+    written, entries = [], []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in only or NAMES:
+            make = _figure if name in FIGURES else _table
+            path, entry = make(name, runs if name in OF_GRIDS else without_grids, out)
+            written.append(path)
+            entries.append(entry)
+        if page:
+            write_atomically(page, report(entries, left_out).encode())
+            written.append(Path(page))
+    except OSError as error:
+        where = error.filename or out
+        raise UserError(f"--out: cannot write to {where}: {error.strerror}") from None
+    return written
+
+
+def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+    drawing = FIGURES[name]
+    try:
+        shown = drawing.select(groups(runs, drawing.study))
+        figure = drawing.draw(shown)
+    except Exception as error:
+        figure, shown = empty(_unforeseen(name, error)), []
+    for suffix in ("png", "pdf"):
+        # No date inside: the same runs draw the same file.
+        figure.savefig(
+            out / f"{name}.{suffix}",
+            metadata={} if suffix == "png" else {"CreationDate": None},
+            dpi=min(200, 40000 / figure.get_figheight()),  # what a PNG can be high
+        )
+    plt.close(figure)
+    picture = out / f"{name}.png"
+    runs = [run for group in shown for run in group.runs]
+    made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
+    return picture, Entry(drawing.title, drawing.shows, made_by, runs, picture=picture)
+
+
+def _unforeseen(name: str, error: Exception) -> str:
+    """A run that no check foresaw: the other figures are drawn, and this one says what it was."""
+    reason = f"{name}: cannot be made from these runs: {type(error).__name__}: {error}"
+    print(reason, file=sys.stderr)
+    return reason
+
+
+def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+    table = TABLES[name]
+    try:
+        chosen = table.select(runs)
+        frame = table.make(chosen)
+    except Exception as error:
+        chosen, frame = [], pd.DataFrame({"": [_unforeseen(name, error)]})
+    for suffix, content in (
+        ("csv", frame.to_csv(index=False)),
+        ("md", markdown(frame)),
+        ("tex", latex(frame, table.title)),
+    ):
+        write_atomically(out / f"{name}.{suffix}", content.encode())
+    entry = Entry(table.title, table.note, table.made_by, chosen, table=frame)
+    return out / f"{name}.md", entry

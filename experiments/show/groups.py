@@ -1,0 +1,72 @@
+"""Runs put together that differ in arm and seed alone."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.run.identity import FACTS, as_text, shared
+from experiments.run.stored import StoredRun
+from experiments.run.study import studies
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs of one study that differ in arm and seed alone."""
+
+    runs: list[StoredRun]
+    differs: str  # what tells it from other groups of the same data and preset, or ""
+
+    @property
+    def title(self) -> str:
+        run = self.runs[0]
+        return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
+
+    def readable_settings(self, but: Collection[str] = ()) -> dict[str, Any]:
+        """What its runs share of what they compute from, flat, but some of it."""
+        widest = max((_shared(run) for run in self.runs), key=len)
+        return {key: value for key, value in widest.items() if key not in but}
+
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(run.arm for run in self.runs))
+
+    def of_arm(self, arm: str) -> list[StoredRun]:
+        """The arm's runs by seed."""
+        return sorted((run for run in self.runs if run.arm == arm), key=lambda run: run.seed)
+
+
+def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
+    """The runs of one study, put together where they differ in arm and seed alone.
+
+    An arm that does not use some setting stands in the group of each value that others have of it:
+    it is the same run beside all of them.
+    """
+    alike: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        if run.study == study:
+            alike.setdefault(as_text(_shared(run)), []).append(run)
+    kinds = [(_shared(members[0]), members) for members in alike.values()]
+    together = [
+        (kind, [run for other, members in kinds if _within(other, kind) for run in members])
+        for kind, _ in kinds
+        if not any(_within(kind, other) for other, _ in kinds if len(other) > len(kind))
+    ]
+    result = []
+    for own, members in together:
+        kin = [
+            other
+            for other, those in together
+            if (those[0].data, those[0].preset) == (members[0].data, members[0].preset)
+        ]
+        differing = [k for k in sorted(own) if any(other.get(k) != own[k] for other in kin)]
+        # What a reader can choose says more than what follows from it.
+        chosen = [key for key in differing if key not in FACTS]
+        result.append(Group(members, ", ".join(f"{k}={own[k]}" for k in chosen or differing)))
+    return result
+
+
+def _shared(run: StoredRun) -> dict[str, Any]:
+    return shared(studies()[run.study], run.identity)
+
+
+def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    return all(key in whole and whole[key] == value for key, value in part.items())

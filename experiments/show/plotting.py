@@ -1,0 +1,147 @@
+"""What all figures share: one look, and rows of panels, a row a group of runs."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from experiments.run.stored import StoredRun
+from experiments.show.arms import words, wrapped
+from experiments.show.groups import Group
+from experiments.show.intervals import band
+
+WIDTH = 7.0  # inches: the text width of a two-column paper
+PER_LINE = 4  # panels beside each other
+
+
+def style() -> None:
+    """One look for all figures, legible at a paper's column width."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "savefig.dpi": 200,
+            "pdf.fonttype": 42,
+            "text.parse_math": False,  # a folder's name may hold a $
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
+    """The runs' arm and the number of seeds, its name in lines of about `width` characters."""
+    arm = words(runs[0].study, runs[0].arm) if in_words else runs[0].arm
+    return f"{wrapped(arm, width)}, {seeds(len(runs))}"
+
+
+def caption(group: Group, text: str) -> str:
+    """What is shown, from where, and which runs: "reference: 8 runs" or "runs 3, 5"."""
+    return f"{group.title}; {text}; {sources(group)}"
+
+
+def sources(group: Group) -> str:
+    """The runs of a group by their folders' names and ids, the many of a folder counted."""
+    by_folder: dict[str, list[str]] = {}
+    for run in group.runs:
+        by_folder.setdefault(run.folder.parent.name, []).append(run.id)
+    return ", ".join(
+        f"{folder}/{', '.join(ids)}"
+        if len(ids) < 7 and all(map(str.isdigit, ids))
+        else f"{len(ids)} of {folder}"
+        for folder, ids in by_folder.items()
+    )
+
+
+def keep(found: Sequence[Group], wanted: Callable[[StoredRun], bool]) -> list[Group]:
+    """The groups, of each the runs for which wanted(run)."""
+    kept = [Group([run for run in group.runs if wanted(run)], group.differs) for group in found]
+    return [group for group in kept if group.runs]
+
+
+def rows(
+    found: Sequence[Group],
+    what: str,
+    height: float,
+    draw: Callable[[Figure, Group], None],
+    shows: str,
+    count: Callable[[Group], int] = lambda group: 1,
+) -> Figure:
+    """A figure with panels for every group of runs, in lines `height` inches high.
+
+    what: its name in words, for when there is no run; shows: what a group's caption says of it;
+    count: how many panels a group has, where they may be more than stand in a line.
+    """
+    if not found:
+        return empty(f"{what}: no completed run")
+    heights = [height * lines(count(group)) for group in found]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    parts = figure.subfigures(len(found), squeeze=False, height_ratios=heights)[:, 0]
+    for part, group in zip(parts, found, strict=True):
+        counts = {len(group.of_arm(arm)) for arm in group.arms()}
+        said = shows
+        if "95 % t band" in shows and min(counts) < 3:
+            said = "mean over seeds, 95 % t band from three on, below it each seed's line"
+        if "95 %" in shows and counts == {1}:
+            said = "one seed, so no interval"
+        text = textwrap.fill(caption(group, said), 118)
+        part.suptitle(text, fontsize="small", x=0.01, ha="left")
+        draw(part, group)
+    return figure
+
+
+def lines(n: int, per_line: int = PER_LINE) -> int:
+    """How many lines n panels take."""
+    return -(-n // per_line)
+
+
+def panels(part: Figure, n: int, per_line: int = PER_LINE, **options) -> list:
+    """n axes, in lines of at most `per_line` and as even as can be."""
+    across = lines(n, lines(n, per_line))
+    grid = part.subplots(lines(n, per_line), across, squeeze=False, **options).ravel()
+    for axis in grid[n:]:
+        axis.remove()
+    return list(grid[:n])
+
+
+def leftmost(axes: Sequence) -> list:
+    """Those with which a line of panels begins."""
+    return [axis for axis in axes if axis.get_subplotspec().is_first_col()]
+
+
+def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
+    """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
+    there are two, whose band would be 13 standard errors wide to either side."""
+    steps = runs[0].metrics[metric][0]
+    curves = np.stack([run.metrics[metric][1] for run in runs])
+    mean, low, high = band(curves)
+    axis.plot(steps, mean, **line)
+    if len(runs) == 2:
+        axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
+    else:
+        axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+
+
+def legend(axis, arms: int) -> None:
+    """Beside the axes where it would cover the curves of so many arms."""
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if arms > PER_LINE else {}
+    axis.legend(frameon=False, fontsize="x-small", **beside)
+
+
+def empty(reason: str) -> Figure:
+    """A figure that says why it shows nothing."""
+    figure = plt.figure(figsize=(WIDTH, 1.2))
+    figure.text(0.5, 0.5, reason, ha="center", va="center")
+    return figure

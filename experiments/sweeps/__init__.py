@@ -1,0 +1,1 @@
+"""Plans of many runs, and the engine that brings them to their end."""
