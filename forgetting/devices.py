@@ -13,6 +13,15 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device)
 
 
+def all_to_device(drawn, device: torch.device | str):
+    """The same lists and dictionaries with their CPU tensors on `device`."""
+    if isinstance(drawn, torch.Tensor):
+        return to_device(drawn, device)
+    if isinstance(drawn, dict):
+        return {name: all_to_device(value, device) for name, value in drawn.items()}
+    return [all_to_device(value, device) for value in drawn]
+
+
 def evaluation_batch(images, device: torch.device | str) -> int:
     """How many of `images` (N, 3, S, S) to evaluate at once: on a CPU so few that their maps stay
     in its cache, on a GPU a million pixels, whose maps take a few GB at most."""

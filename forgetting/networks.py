@@ -6,10 +6,13 @@ ReLU, global average, linear. Chen et al. (arXiv 1811.11212) use it at width 128
 """
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
@@ -98,20 +101,32 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The backbone with a binary head (one logit, or one a task) and a 4-way rotation head."""
+    """The backbone with a binary head (one logit, or one a task) and a 4-way rotation head.
+
+    Scaled images (N, 3, S, S) -> features (N, width), the last block's map averaged, of which both
+    heads are linear.
+    """
+
+    condition = "tasks"  # the column of a batch that its logits depend on
 
     def __init__(self, size: int, width: int, binary_outputs: int, spectral_norm: bool = False):
         super().__init__()
+        self.width = width
         self.backbone = Backbone(size, width)
         self.rotation_head = initialised(nn.Linear(width, 4), 1.0)
         self.binary_head = initialised(nn.Linear(width, binary_outputs), 1.0)
         if spectral_norm:
             normalise_spectrally(self)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled images (N, 3, H, W) -> last map (N, width, h, w), its average (N, width)."""
-        last = self.backbone.map_of(-1, images)
-        return last, last.mean((2, 3))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone.map_of(-1, images).mean((2, 3))
+
+    def logits(self, features: torch.Tensor, tasks: torch.Tensor) -> torch.Tensor:
+        """Logits (N,) float32 for "the class of its task"; tasks (N,) int64."""
+        logits = self.binary_head(features).float()
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        return logits.gather(1, tasks[:, None])[:, 0]
 
 
 def normalise_spectrally(module: nn.Module) -> None:
@@ -129,9 +144,71 @@ def normalise_spectrally(module: nn.Module) -> None:
 class FullPrecisionSpectralNorm(_SpectralNorm):
     """PyTorch's, kept out of autocast: on a GPU the power iteration would run in bf16."""
 
+    given = False  # whether the weight is what the layer is to use, as it is
+
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        if self.given:
+            return weight
         with torch.autocast(weight.device.type, enabled=False):
             return super().forward(weight)
+
+
+def _norm_of(net: nn.Module, name: str) -> FullPrecisionSpectralNorm | None:
+    """The spectral norm that a parameter of the net has."""
+    layer, _, rest = name.rpartition(".parametrizations.")
+    return net.get_submodule(layer).parametrizations.weight[0] if rest else None
+
+
+def acting_weights(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The net's parameters by name as its layers use them now, with their graph: those with a
+    spectral norm divided by it. No power iteration."""
+    found = {}
+    for name, weight in net.named_parameters():
+        if norm := _norm_of(net, name):
+            before, norm.training = norm.training, False
+            weight = norm(weight)
+            norm.training = before
+        found[name] = weight
+    return found
+
+
+def logits_with(
+    net: nn.Module, weights: Mapping[str, torch.Tensor], images: torch.Tensor, condition
+) -> torch.Tensor:
+    """net.logits of scaled images (N, 3, S, S), with `acting_weights` in place of the net's own."""
+    norms = [norm for name in weights if (norm := _norm_of(net, name))]
+    try:
+        for norm in norms:
+            norm.given = True
+        inside = {f"net.{name}": weight for name, weight in weights.items()}
+        return functional_call(_Logits(net), inside, (images, condition))
+    finally:
+        for norm in norms:
+            norm.given = False
+
+
+class _Logits(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor, condition) -> torch.Tensor:
+        return self.net.logits(self.net(images), condition)
+
+
+@contextmanager
+def buffers_kept(*nets: nn.Module) -> Iterator[None]:
+    """Leave batch statistics, power iterations and modes as they were before."""
+    before = [(buffer, buffer.clone()) for net in nets for buffer in net.buffers()]
+    modes = [(module, module.training) for net in nets for module in net.modules()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode
 
 
 def build(seed: int, make, *args, **kwargs) -> nn.Module:

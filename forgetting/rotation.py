@@ -23,6 +23,14 @@ def turned_copies(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([rotate(images, turns) for turns in range(1, ROTATIONS)])
 
 
+def rows_to_turn(player: str, n: int, turned: int, draws: torch.Generator) -> torch.Tensor:
+    """Which of n rows to turn, (turned,) int64: any for a classifier, whose balanced batch is laid
+    out positives first; in a GAN the last, for its batch is in no order (the authors' scheme)."""
+    if player == "classifier":
+        return torch.randperm(n, generator=draws)[:turned]
+    return torch.arange(n - turned, n)
+
+
 def rotation_labels(n: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Labels (4n,) int64 for n upright images followed by their `turned_copies`."""
     return torch.arange(ROTATIONS, device=device).repeat_interleave(n)

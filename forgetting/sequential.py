@@ -1,38 +1,38 @@
 """The sequential-tasks study: one classifier, one binary task after another, round and round.
 
-Chen et al., arXiv 1811.11212, Figure 3. Three arms that differ in what becomes of rotated copies
-of some images of the batch:
-    vanilla    there are none
-    rotation   they and their upright originals are the batch of the rotation loss, added with
-               weight `rotation_weight`
-    augment    they join the binary loss with their originals' targets: the control that sees the
-               same extra images without self-supervision
+Chen et al., arXiv 1811.11212, Figure 3. What an arm does against forgetting is its methods'
+(forgetting/methods); the paper's are `vanilla`, which is none, and `rotation`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from forgetting import metrics, probes
+from forgetting import measures, methods, probes
+from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
-from forgetting.devices import evaluation_batch, to_device
-from forgetting.networks import Classifier, build, scale_images
-from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
+from forgetting.devices import all_to_device, evaluation_batch
+from forgetting.errors import UserError
+from forgetting.learner import Batch, Learner
+from forgetting.networks import Classifier, build
 from forgetting.seeding import derived_seed, generator
-from forgetting.tasks import OneVsAllStream
+from forgetting.streams import Schedule, resolved_order
+from forgetting.streams.one_vs_all import OneVsAll
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
 
 
 class SequentialTasks:
-    """The study as a state that steps. Weights, stream and rotation have generators of their own,
-    so that one seed gives every arm the same start and the same images.
+    """The study as a state that steps. Weights, stream and methods have generators of their own, so
+    that one seed gives every arm the same start and the same images.
 
     dataset: on `device` already. autocast: a context manager's maker for the forward passes.
-    The other arguments are the experiment's settings (experiments/sequential_tasks.py).
+    method_settings: those of the arm's methods that are not the default, as {"ewc.weight": 10}.
+    The other arguments are the experiment's settings (experiments/sequential_tasks.py); order,
+    switch and blend those of the stream (forgetting/streams).
     """
 
     def __init__(
@@ -58,26 +58,31 @@ class SequentialTasks:
         eval_images: int,
         probe_images: int,
         probe_features: int,
+        method_settings: Mapping | None = None,
+        order: str | Sequence[int] | None = None,
+        switch: str = "abrupt",
+        blend: float = 0.5,
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
-        self.info: dict = {}  # nothing to record beside what the runner does
-        self.method, self.per_task_head = method, head == "per_task"
-        self.rotation_weight, self.rotated_images = rotation_weight, rotated_images
+        self.arm = methods.parse(method)
+        self.per_task_head = head == "per_task"
+        if switch == "none" and not self.per_task_head:
+            raise UserError(
+                "stream.switch: none needs head=per_task: one output would be asked of every class "
+                "at once whether an image is of it"
+            )
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
         self.tasks = len(dataset.classes)
-        self.total_steps = cycles * self.tasks * iterations_per_task
-        self.position = 0
+        task_order = resolved_order(order, self.tasks, seed)
+        self.schedule = Schedule(task_order, iterations_per_task, cycles, switch, blend)
+        self.info: dict = {"task_order": task_order}
+        self.total_steps, self.position = self.schedule.steps, 0
 
-        self.stream = OneVsAllStream(
-            dataset.train_labels,
-            self.tasks,
-            batch_size,
-            iterations_per_task,
-            balanced,
-            generator(seed, "stream"),
+        self.stream = OneVsAll(
+            dataset, self.schedule, batch_size, balanced, generator(seed, "stream")
         )
-        self.rotation_draws = generator(seed, "rotation")
+        self.boundary_draws = generator(seed, "boundary")
         self.net = build(
             derived_seed(seed, "weights"),
             Classifier,
@@ -86,9 +91,23 @@ class SequentialTasks:
             binary_outputs=self.tasks if self.per_task_head else 1,
             spectral_norm=spectral_norm,
         ).to(device)
-        # fused: one pass over the weights instead of a dozen.
-        self.optimiser = torch.optim.Adam(
-            self.net.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
+        of_study = {"rotation_weight": rotation_weight, "rotated_images": rotated_images}
+        self.learner = Learner(
+            self.net,
+            _objective,
+            self.arm.make(seed, self.arm.checked(method_settings or {}), of_study),
+            device,
+            autocast,
+            player="classifier",
+            seed=seed,
+            steps=self.total_steps,
+            updates=self.total_steps,
+            batch_size=batch_size,
+            image_size=dataset.train_images.shape[-1],
+            spectral_norm=spectral_norm,
+            lr=lr,
+            adam_betas=adam_betas,
+            one_for_all=not self.per_task_head,
         )
         self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
         self.probe_indices = dataset.training_subset(probe_images).to(device)
@@ -96,40 +115,32 @@ class SequentialTasks:
     # ---- training ----
 
     def step(self) -> dict[str, torch.Tensor]:
-        """One training iteration; the losses as scalar tensors."""
-        self.net.train()
-        indices, targets = self.stream.batch(self.position)
-        task = self.stream.task(self.position)
-        images = self.dataset.train_images[to_device(indices, self.device)]
-        targets = to_device(targets, self.device)
-        n = len(images)
-        if self.method != "vanilla":
-            # Any of the batch: a balanced batch is laid out positives first.
-            chosen = torch.randperm(n, generator=self.rotation_draws)[: self.rotated_images]
-            chosen = to_device(chosen, self.device)
-            images = torch.cat([images, turned_copies(images[chosen])])
-        if self.method == "augment":
-            targets = torch.cat([targets, targets[chosen].repeat(3)])
-
-        with self.autocast():
-            _, features = self.net(scale_images(images))
-            logits = self.net.binary_head(features[: len(targets)])
-            if self.method == "rotation":
-                rotated = torch.cat([features[:n][chosen], features[n:]])
-                rotation_logits = self.net.rotation_head(rotated)
-        logits = logits[:, task if self.per_task_head else 0].float()
-        losses = {"loss/task": F.binary_cross_entropy_with_logits(logits, targets)}
-        loss = losses["loss/task"]
-        if self.method == "rotation":
-            labels = rotation_labels(len(chosen), self.device)
-            losses["loss/rotation"] = rotation_loss(rotation_logits, labels)
-            loss = loss + self.rotation_weight * losses["loss/rotation"]
-
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        """One training iteration, and what methods do where a task ends; the losses as scalar
+        tensors."""
+        self.learner.train()
+        losses = self._compute(all_to_device(self._draw(), self.device))
         self.position += 1
-        return {name: value.detach() for name, value in losses.items()}
+        if self.schedule.changes(self.position):
+            self.learner.boundary(self._batches_of_the_task)
+        return losses
+
+    def _draw(self) -> dict:
+        """All that is random in an iteration, on the CPU."""
+        drawn = self.stream.draw(self.position)
+        of_methods = self.learner.draw("classifier", len(drawn["rows"]), self.position)
+        return {"stream": drawn, "methods": of_methods}
+
+    def _compute(self, drawn: dict) -> dict[str, torch.Tensor]:
+        """What is left of it, on the device."""
+        batch = self.stream.batch(drawn["stream"], self.position)
+        return self.learner.update(batch, drawn["methods"])
+
+    def _batches_of_the_task(self) -> Iterator[Batch]:
+        """Batches of the task just trained on, drawn for themselves."""
+        last = self.position - 1
+        while True:
+            drawn = self.stream.draw(last, self.boundary_draws)
+            yield self.stream.batch(all_to_device(drawn, self.device), last)
 
     # ---- what to log, and when ----
 
@@ -142,13 +153,12 @@ class SequentialTasks:
 
     def current_task(self) -> int:
         """The task just trained on (the first one before any update)."""
-        return self.stream.task(max(0, self.position - 1))
+        return self.schedule.task(max(0, self.position - 1))
 
     def evaluate(self) -> dict[str, float]:
         """Balanced test accuracy of every task; at the start and at a task's end on all test
         images, at the latter with a probe of the frozen features. Leaves the training state as it
         is."""
-        self.net.eval()
         between_tasks = self.position % self.iterations_per_task == 0
         task_ended = between_tasks and self.position > 0
         test = self.dataset
@@ -156,15 +166,15 @@ class SequentialTasks:
         if not between_tasks:
             images, labels = images[self.eval_indices], labels[self.eval_indices]
 
-        logits, features = self._forward(images, self.net.binary_head, task_ended)
-        accuracy = metrics.one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
+        logits, features = self._forward(images, task_ended)
+        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
         values = {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
         values["accuracy/current"] = values[f"accuracy/task_{self.current_task()}"]
-        if self.method == "rotation":
-            values["accuracy/rotation"] = self._rotation_accuracy()
+        # A quarter, for a method may look at each in four rotations.
+        values |= self.learner.evaluate(test.test_images[self.eval_indices[::4]])
         if task_ended:
             chosen = self.probe_indices
-            _, train_features = self._forward(test.train_images[chosen], self.net.binary_head, True)
+            _, train_features = self._forward(test.train_images[chosen], True)
             values["probe/final"], converged = probes.linear_probe(
                 train_features,
                 test.train_labels[chosen],
@@ -174,25 +184,17 @@ class SequentialTasks:
             values["probe/converged"] = float(converged)
         return values
 
-    def _rotation_accuracy(self) -> float:
-        """Of a quarter of the evaluation images, each in all four rotations."""
-        upright = self.dataset.test_images[self.eval_indices[::4]]
-        logits, _ = self._forward(
-            torch.cat([upright, turned_copies(upright)]), self.net.rotation_head, False
-        )
-        return float((logits.argmax(1) == rotation_labels(len(upright)).numpy()).mean())
+    def _forward(self, images, with_features: bool) -> tuple[np.ndarray, torch.Tensor | None]:
+        """Logits (N, outputs) and the last map, pooled for a probe (N, D) or None."""
 
-    @torch.inference_mode()
-    def _forward(self, images, head, with_features: bool) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Logits (N, outputs) of one head and the last map, pooled for a probe (N, D) or None."""
-        logits, features = [], []
-        for batch in images.split(evaluation_batch(images, self.device)):
-            with self.autocast():
-                last, averaged = self.net(scale_images(batch))
-                logits.append(head(averaged).float().cpu())
-            if with_features:
-                features.append(probes.pool_map(last, self.probe_features))
-        return torch.cat(logits).numpy(), torch.cat(features) if features else None
+        def of(scaled):
+            last = self.net.backbone.map_of(-1, scaled)
+            logits = self.net.binary_head(last.mean((2, 3))).float().cpu()
+            return logits, probes.pool_map(last, self.probe_features) if with_features else None
+
+        batches = images.split(evaluation_batch(images, self.device))
+        logits, features = zip(*self.learner.read(batches, of), strict=True)
+        return torch.cat(logits).numpy(), torch.cat(features) if with_features else None
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: none."""
@@ -205,40 +207,26 @@ class SequentialTasks:
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        steps, accuracy = logged["accuracy/current"]
-        result = metrics.current_task_measures(
-            steps, accuracy, self.iterations_per_task, self.tasks, self.cycles
-        )
-        _, probe = logged["probe/final"]
-        result["probe_first_cycle"] = float(probe[: self.tasks].mean())
-        result["probe_last_cycle"] = float(probe[-self.tasks :].mean())
-        result["probe_end"] = float(probe[-1])
-        if self.per_task_head:
-            untrained = np.array([logged[f"accuracy/task_{c}"][1][0] for c in range(self.tasks)])
-            for cycle in range(self.cycles):
-                r = metrics.accuracy_matrix(logged, self.iterations_per_task, self.tasks, cycle)
-                name = f"cycle_{cycle + 1}"
-                result[f"average_accuracy/{name}"] = metrics.average_accuracy(r)
-                result[f"forgetting/{name}"] = metrics.forgetting(r)
-                result[f"backward_transfer/{name}"] = metrics.backward_transfer(r)
-                if cycle == 0:  # later, every task was trained before
-                    result[f"forward_transfer/{name}"] = metrics.forward_transfer(r, untrained)
-        return result
+        config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
+        config["head"] = "per_task" if self.per_task_head else "shared"
+        return measures.of_run(measures.Logged(logged, config))
 
     # ---- everything the next step depends on ----
 
     def state_dict(self) -> dict:
         return {
             "position": self.position,
-            "net": self.net.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "stream": self.stream.generator.get_state(),
-            "rotation": self.rotation_draws.get_state(),
+            "learner": self.learner.state_dict(),
+            "stream": self.stream.draws.get_state(),
+            "boundary": self.boundary_draws.get_state(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.position = state["position"]
-        self.net.load_state_dict(state["net"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.stream.generator.set_state(state["stream"])
-        self.rotation_draws.set_state(state["rotation"])
+        self.learner.load_state_dict(state["learner"])
+        self.stream.draws.set_state(state["stream"])
+        self.boundary_draws.set_state(state["boundary"])
+
+
+def _objective(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"loss/task": F.binary_cross_entropy_with_logits(logits, batch.targets)}

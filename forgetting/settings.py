@@ -75,6 +75,20 @@ def number(above: float | None = None, at_least: float | None = None) -> Rule:
     return Rule(words, accept)
 
 
+def share(above: float | None = None) -> Rule:
+    """A number from 0, or above `above`, to 1."""
+    rule = number(above=above, at_least=0)
+
+    def accept(value):
+        value = rule.accept(value)
+        if value > 1:
+            raise ValueError
+        return value
+
+    lowest = "from 0" if above is None else f"above {above:g} and up"
+    return Rule(f"a number {lowest} to 1", accept)
+
+
 def boolean() -> Rule:
     def accept(value):
         if not isinstance(value, bool):

@@ -7,12 +7,10 @@ V in practice is the hinge or the non-saturating loss. Logits (N,) float are the
 positive for "real"; every loss is a scalar, a mean over the images.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
-from forgetting.devices import to_device
+from forgetting.learner import Method
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, kind: str) -> torch.Tensor:
@@ -35,22 +33,25 @@ def generator_loss(fake: torch.Tensor, kind: str) -> torch.Tensor:
     raise ValueError(f"loss: hinge or non_saturating, not {kind!r}")
 
 
-def gradient_penalty(
-    logits_of: Callable[[torch.Tensor], torch.Tensor],
-    real: torch.Tensor,
-    fake: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
+class GradientPenalty(Method):
     """E[(||grad_x D(x)|| - 1)^2] at points between real and fake images (arXiv 1704.00028, eq. 3).
 
-    real, fake: (N, 3, H, W) float, paired by their position; `generator` draws the points.
+    Real and fake are paired by their position, and the points have the real images' labels.
     """
-    share = to_device(torch.rand(len(real), 1, 1, 1, generator=generator), real.device)
-    between = (real + share * (fake - real)).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(logits_of(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
+    name = "gradient_penalty"
+    players = ("discriminator",)
+    purpose = "penalty"
 
-def annealed(start: float, end: float, step: int, steps: int) -> float:
-    """From `start` at step 0 to `end` at the last of `steps`, in a straight line."""
-    return start + (end - start) * step / max(1, steps - 1)
+    def draw(self, player: str, n: int, step: int) -> dict[str, torch.Tensor]:
+        return {"share": torch.rand(n, 1, 1, 1, generator=self.draws)}
+
+    def loss(self, learner, batch, out, drawn):
+        net, (own, *_), (fakes, *_) = learner.net, batch.real, batch.fake
+        real, fake = batch.images[own], batch.images[fakes]
+        between = (real + drawn["share"] * (fake - real)).detach().requires_grad_()
+        with torch.autocast(learner.device.type, enabled=False):
+            labels = None if batch.labels is None else batch.labels[own]
+            logits = net.logits(net(between), labels)
+            (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
+            return self.weight, (gradient.flatten(1).norm(dim=1) - 1).square().mean()

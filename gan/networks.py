@@ -119,16 +119,19 @@ class Discriminator(nn.Module):
     """The backbone with two heads, and a projection of the class where conditional.
 
     Scaled images (N, 3, S, S) -> features (N, width), the last block's map averaged, of which
-    `adversarial` and `rotation` are linear heads (arXiv 1811.11212, Section 3).
+    `adversarial` and `rotation_head` are linear heads (arXiv 1811.11212, Section 3).
     """
+
+    condition = "labels"  # the column of a batch that its logits depend on
 
     def __init__(
         self, size: int, width: int, spectral_norm: bool = True, classes: int | None = None
     ):
         super().__init__()
+        self.width = width
         self.backbone = Backbone(size, width)
         self.adversarial = initialised(nn.Linear(width, 1), 1.0)
-        self.rotation = initialised(nn.Linear(width, 4), 1.0)
+        self.rotation_head = initialised(nn.Linear(width, 4), 1.0)
         self.projection = None
         if classes:
             self.projection = nn.Embedding(classes, width)

@@ -13,27 +13,19 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 
-from forgetting import probes
+from forgetting import measures, methods, probes
 from forgetting.data import Dataset
-from forgetting.devices import evaluation_batch, to_device
+from forgetting.devices import evaluation_batch
 from forgetting.errors import UserError
-from forgetting.networks import build, scale_images
-from forgetting.rotation import rotation_labels, rotation_loss, turned_copies
-from forgetting.seeding import derived_seed, generator
-from gan import losses, past_fakes, samples
-from gan.networks import LATENT, Discriminator, Generator
+from forgetting.methods.rotation import rotation_logits
+from forgetting.seeding import generator
+from gan import past_fakes, samples
+from gan.losses import GradientPenalty
+from gan.models import ALONE, MODELS
+from gan.training import GAN
 
-# Model -> modulation of the generator's batch norm; whether there is a rotation loss.
-MODELS = {
-    "uncond": ("plain", False),
-    "cond": ("class", False),
-    "ssgan": ("plain", True),
-    "ssgan_sbn": ("latent", True),
-    "rotation_only": (None, True),
-}
-FAKES = 1000
+FAKES = 1000  # that are kept of each probed generator
 SAMPLES_IN_A_GRID = 64
 IMAGES_IN_FIGURE_1 = 4  # real ones, and as many generated
 
@@ -45,7 +37,10 @@ class ProbeStudy:
     control. dataset: on `device` already. autocast: a context manager's maker for the forward
     passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}, or None
     where nothing is to be measured; extractor: its name and hash, for the run's record.
-    The other arguments are the experiment's settings (experiments/gan_probe.py).
+    boundary_every: generator updates between what methods do where a task ends; None: never.
+    method_settings: those of the arm's methods that are not the default, as {"ewc.weight": 10}.
+    The other arguments are the experiment's settings (experiments/gan_probe.py); what is not named
+    here is `gan.training.GAN`'s.
     """
 
     def __init__(
@@ -60,23 +55,19 @@ class ProbeStudy:
         seed: int,
         steps: int,
         batch_size: int,
-        generator_width: int,
-        discriminator_width: int,
-        spectral_norm: bool,
-        loss: str,
         regularizer: str,
         gradient_penalty_weight: float,
         alpha: float,
         alpha_end: float,
         beta: float,
-        d_steps: int,
-        lr: float,
-        adam_betas: tuple[float, float],
         probe_every: int,
         probe_images: int | None,
         probe_features: int,
         quality_every: int,
         quality_images: int,
+        boundary_every: int | None = None,
+        method_settings: Mapping | None = None,
+        **of_gan,
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.quality = quality
@@ -90,46 +81,35 @@ class ProbeStudy:
             "probe_c": self.probe_c,
             "evaluation_seconds": self.seconds,
         }
-        modulation, self.self_supervised = MODELS[model]
-        self.conditional = model == "cond"
-        self.total_steps, self.position = steps, 0
-        self.batch_size, self.d_steps = batch_size, d_steps
-        self.loss, self.beta = loss, beta
-        self.alpha, self.alpha_end = alpha, alpha_end
-        self.penalty_weight = gradient_penalty_weight if regularizer == "gradient_penalty" else 0.0
+        self.total_steps, self.boundary_every = steps, boundary_every
         self.probe_every, self.probe_features = probe_every, probe_features
         self.quality_every, self.quality_images = quality_every, quality_images
 
-        size, classes = dataset.train_images.shape[-1], len(dataset.classes)
-        classes_if_conditional = classes if self.conditional else None
-        self.discriminator = build(
-            derived_seed(seed, "discriminator"),
-            Discriminator,
-            size=size,
-            width=discriminator_width,
-            spectral_norm=spectral_norm,
-            classes=classes_if_conditional,
-        ).to(device)
-        self.d_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
+        self.arm = methods.parse(model, "model", MODELS)
+        kind = MODELS[self.arm.model].kind
+        if kind == ALONE and self.arm.key != self.arm.model:
+            raise UserError(f"model: {self.arm.model} has no fakes to forget, and takes no methods")
+        rotation = {"alpha": alpha, "alpha_end": alpha_end, "beta": beta}
+        rotation["rotated_images"] = max(1, batch_size // 4)  # the authors' quarter
+        of_arm = self.arm.make(seed, self.arm.checked(method_settings or {}), rotation)
+        if regularizer == "gradient_penalty" and kind != ALONE:
+            of_arm.append(GradientPenalty({"weight": gradient_penalty_weight}, seed))
+        self.gan = GAN(
+            dataset,
+            device,
+            autocast,
+            kind,
+            of_arm,
+            rotation["rotated_images"],
+            seed=seed,
+            steps=steps,
+            batch_size=batch_size,
+            **of_gan,
         )
-        self.generator = None
-        if modulation:
-            self.generator = build(
-                derived_seed(seed, "generator"),
-                Generator,
-                size=size,
-                width=generator_width,
-                modulation=modulation,
-                classes=classes_if_conditional,
-            ).to(device)
-            self.g_optimiser = torch.optim.Adam(
-                self.generator.parameters(), lr=lr, betas=tuple(adam_betas), fused=True
-            )
-        self.draws = {
-            name: generator(seed, name) for name in ("images", "latent", "labels", "penalty")
-        }
+        self.discriminator, self.generator = self.gan.discriminator, self.gan.generator
+        self.learner = self.gan.learner
 
+        classes = len(dataset.classes)
         self.fixed = samples.latents_and_labels(FAKES, classes, generator(seed, "fixed latents"))
         self.fakes: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
         self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
@@ -137,127 +117,23 @@ class ProbeStudy:
         if self.labelled:
             self.probe_indices = dataset.training_subset(probe_images).to(device)
 
-    # ---- training ----
+    @property
+    def position(self) -> int:
+        """Updates of the generator so far."""
+        return self.gan.position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self.gan.position = position
 
     def step(self) -> dict[str, torch.Tensor]:
-        """`d_steps` updates of the discriminator and one of the generator; losses as scalars."""
-        self.discriminator.train()
-        if self.generator is None:
-            return self._rotation_only_step()
-        self.generator.train()
-        for _ in range(self.d_steps):
-            logged = self._discriminator_step()
-        logged |= self._generator_step()
-        self.position += 1
-        return {name: value.detach() for name, value in logged.items()}
-
-    def discriminator_losses(
-        self,
-        real: torch.Tensor,
-        fake: torch.Tensor,
-        real_labels: torch.Tensor | None = None,
-        fake_labels: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """-V and the rotation loss of real images, from one batch through the discriminator.
-
-        Upright first, then the last quarter of the real images by 90, 180 and 270 degrees, which
-        with their upright originals are the rotation loss's batch: the authors' scheme.
-        """
-        n = len(real)
-        batch = [real, fake]
-        if self.self_supervised:
-            batch.append(turned_copies(real[-self._quarter(n) :]))
-        labels = None if real_labels is None else torch.cat([real_labels, fake_labels])
-        with self.autocast():
-            features = self.discriminator(torch.cat(batch))
-            logits = self.discriminator.logits(features[: 2 * n], labels)
-            result = {"loss/d": losses.discriminator_loss(logits[:n], logits[n:], self.loss)}
-            if self.self_supervised:
-                result["loss/rotation_d"] = self._rotation_loss(features[:n], features[2 * n :])
-        return result
-
-    def generator_losses(
-        self, fake: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """V for the generator and the rotation loss of its images, in one batch likewise."""
-        n = len(fake)
-        batch = [fake]
-        if self.self_supervised:
-            batch.append(turned_copies(fake[-self._quarter(n) :]))
-        with self.autocast():
-            features = self.discriminator(torch.cat(batch))
-            logits = self.discriminator.logits(features[:n], labels)
-            result = {"loss/g": losses.generator_loss(logits, self.loss)}
-            if self.self_supervised:
-                result["loss/rotation_g"] = self._rotation_loss(features[:n], features[n:])
-        return result
-
-    def _discriminator_step(self) -> dict[str, torch.Tensor]:
-        real, real_labels = self._real_images()
-        with torch.no_grad(), self.autocast():
-            fake, fake_labels = self._fake_images()
-        result = self.discriminator_losses(real, fake.float(), real_labels, fake_labels)
-        total = result["loss/d"] + self.beta * result.get("loss/rotation_d", 0.0)
-        if self.penalty_weight:
-            penalty = losses.gradient_penalty(
-                lambda x: self.discriminator.logits(self.discriminator(x), real_labels),
-                real,
-                fake.float(),
-                self.draws["penalty"],
-            )
-            total = total + self.penalty_weight * penalty
-        _update(self.d_optimiser, total)
-        return result
-
-    def _generator_step(self) -> dict[str, torch.Tensor]:
-        # The discriminator's weights take no gradient here: a third of its backward pass saved.
-        self.discriminator.requires_grad_(False)
-        with self.autocast():
-            fake, labels = self._fake_images()
-        result = self.generator_losses(fake.float(), labels)
-        alpha = losses.annealed(self.alpha, self.alpha_end, self.position, self.total_steps)
-        _update(self.g_optimiser, result["loss/g"] + alpha * result.get("loss/rotation_g", 0.0))
-        self.discriminator.requires_grad_(True)
-        return result
-
-    def _rotation_only_step(self) -> dict[str, torch.Tensor]:
-        real, _ = self._real_images()
-        upright = real[-self._quarter(len(real)) :]
-        with self.autocast():
-            features = self.discriminator(torch.cat([upright, turned_copies(upright)]))
-            loss = rotation_loss(
-                self.discriminator.rotation(features), rotation_labels(len(upright), self.device)
-            )
-        _update(self.d_optimiser, loss)
-        self.position += 1
-        return {"loss/rotation_d": loss.detach()}
-
-    @staticmethod
-    def _quarter(n: int) -> int:
-        return max(1, n // 4)
-
-    def _rotation_loss(self, upright: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
-        quarter = len(turned) // 3
-        logits = self.discriminator.rotation(torch.cat([upright[-quarter:], turned]))
-        return rotation_loss(logits, rotation_labels(quarter, self.device))
-
-    def _real_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        indices = torch.randint(
-            len(self.dataset.train_labels), (self.batch_size,), generator=self.draws["images"]
-        )
-        indices = to_device(indices, self.device)
-        labels = self.dataset.train_labels[indices] if self.conditional else None
-        return scale_images(self.dataset.train_images[indices]), labels
-
-    def _fake_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        z = torch.randn(self.batch_size, LATENT, generator=self.draws["latent"])
-        labels = None
-        if self.conditional:
-            labels = torch.randint(
-                len(self.dataset.classes), (self.batch_size,), generator=self.draws["labels"]
-            )
-            labels = to_device(labels, self.device)
-        return self.generator(to_device(z, self.device), labels), labels
+        """`d_steps` updates of the discriminator and one of the generator, and what methods do at a
+        boundary; the losses as scalars."""
+        logged = self.gan.step()
+        every = self.boundary_every
+        if every and self.position % every == 0 and self.position < self.total_steps:
+            self.gan.boundary()
+        return logged
 
     # ---- what to log, and when ----
 
@@ -267,16 +143,14 @@ class ProbeStudy:
 
     def evaluate(self) -> dict[str, float]:
         """Probe the frozen nets; leaves the training state as it is."""
-        for name, net in self._nets().items():
-            net.eval()
-            if not all(torch.isfinite(p).all() for p in net.parameters()):
+        for name, net in (("discriminator", self.discriminator), ("generator", self.generator)):
+            if net and not all(torch.isfinite(p).all() for p in net.parameters()):
                 return {f"weights/{name}": math.nan}  # which ends the run as diverged
         values = {}
         if self.labelled:
             with self._timed("probe"):
                 values = self._probe_blocks()
-        if self.self_supervised:
-            values["accuracy/rotation"] = self._rotation_accuracy()
+        values |= self.learner.evaluate(self.dataset.test_images[self.held_out])
         if self.generator is not None:
             with self._timed("past_fakes"):
                 self.fakes[self.position] = self.sample(*self.fixed)
@@ -313,31 +187,19 @@ class ProbeStudy:
         values["probe/best"] = max(v for k, v in values.items() if k.startswith("probe/block_"))
         return values
 
-    @torch.inference_mode()
     def _features(self, block: int, images, indices: torch.Tensor) -> torch.Tensor:
         """The map of one block (from 0) for some of `images`, pooled: (N, D) float32."""
-        pooled = []
-        for some in indices.split(evaluation_batch(images, self.device)):
-            with self.autocast():
-                feature_map = self.discriminator.backbone.map_of(block, scale_images(images[some]))
-            pooled.append(probes.pool_map(feature_map, self.probe_features))
-        return torch.cat(pooled)
 
-    @torch.inference_mode()
+        def of(scaled):
+            feature_map = self.discriminator.backbone.map_of(block, scaled)
+            return probes.pool_map(feature_map, self.probe_features)
+
+        parts = indices.split(evaluation_batch(images, self.device))
+        return torch.cat(self.learner.read((images[some] for some in parts), of))
+
     def rotation_probabilities(self, images: torch.Tensor) -> np.ndarray:
         """Q_D (N, 4) for images (N, 3, S, S) uint8 as they are given."""
-        self.discriminator.eval()
-        parts = []
-        for batch in images.split(evaluation_batch(images, self.device)):
-            with self.autocast():
-                logits = self.discriminator.rotation(self.discriminator(scale_images(batch)))
-            parts.append(logits.float().softmax(1).cpu())
-        return torch.cat(parts).numpy()
-
-    def _rotation_accuracy(self) -> float:
-        upright = self.dataset.test_images[self.held_out]
-        probabilities = self.rotation_probabilities(torch.cat([upright, turned_copies(upright)]))
-        return float((probabilities.argmax(1) == rotation_labels(len(upright)).numpy()).mean())
+        return rotation_logits(self.learner, images).softmax(1).numpy()
 
     def sample(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The generator's images (N, 3, S, S) uint8, on the CPU, with its running statistics."""
@@ -350,14 +212,14 @@ class ProbeStudy:
         classes = len(self.dataset.classes)
         return self.sample(*samples.latents_and_labels(self.quality_images, classes, draws))
 
-    @torch.inference_mode()
     def _logits(self, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-        parts, n = [], evaluation_batch(images, self.device)
-        for x, y in zip(images.split(n), labels.split(n), strict=True):
-            with self.autocast():
-                features = self.discriminator(scale_images(x.to(self.device)))
-                parts.append(self.discriminator.logits(features, y.to(self.device)).cpu())
-        return torch.cat(parts).numpy()
+        n = evaluation_batch(images, self.device)
+        conditions = iter(labels.to(self.device).split(n))
+
+        def of(scaled):
+            return self.discriminator.logits(self.discriminator(scaled), next(conditions)).cpu()
+
+        return torch.cat(self.learner.read(images.split(n), of)).numpy()
 
     def _score_past_fakes(self) -> dict[str, float]:
         """Held-out real images against every generator's fakes so far."""
@@ -379,7 +241,7 @@ class ProbeStudy:
             files["past_fakes.csv"] = samples.table(self.past_fakes)
             latest = self.fakes[self.position][:SAMPLES_IN_A_GRID]
             files[f"samples-{self.position:06d}.png"] = samples.image_grid(latest)
-        if self.self_supervised and self.position == self.total_steps:
+        if "rotation" in self.learner.methods and self.position == self.total_steps:
             images, kinds = self._images_of_figure_1()
             rows = samples.predicted_rotations(images, kinds, self.rotation_probabilities)
             files["rotations.png"] = samples.image_grid(images.cpu())
@@ -403,47 +265,15 @@ class ProbeStudy:
         return ", ".join(f"{name} {latest[name]:.3f}" for name in shown if name in latest)
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """The run's measures, from all it logged: metric -> (steps, values).
-
-        probe_peak_minus_final is of noisy test accuracies, so never negative: compare it between
-        arms, not with zero.
-        """
-        result = {}
-        if self.labelled:
-            _, best = logged["probe/best"]
-            result = {
-                "probe_untrained": float(best[0]),
-                "probe_peak": float(best.max()),
-                "probe_final": float(best[-1]),
-                "probe_peak_minus_final": float(best.max() - best[-1]),
-            }
-        for name, (_, values) in logged.items():
-            if name in ("fid", "kid", "inception_score") or name.startswith("fd_"):
-                result[name] = float(values[-1])
-                if name == "fid" or name.startswith("fd_"):
-                    trained = values[1:] if len(values) > 1 else values
-                    result[f"{name}_best"] = float(trained.min())
-        for name in ("accuracy", "auc"):
-            if self.past_fakes:
-                result |= past_fakes.measures(self.past_fakes, name)
-        return result
+        """The run's measures, from all it logged: metric -> (steps, values)."""
+        return measures.of_run(measures.Logged(logged, {}, self.past_fakes))
 
     # ---- everything the next step depends on ----
-
-    def _nets(self) -> dict[str, nn.Module]:
-        nets = {"discriminator": self.discriminator, "generator": self.generator}
-        return {name: net for name, net in nets.items() if net is not None}
-
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        optimisers = {"discriminator": self.d_optimiser}
-        return optimisers | ({"generator": self.g_optimiser} if self.generator else {})
 
     def state_dict(self) -> dict:
         return {
             "position": self.position,
-            "nets": {name: net.state_dict() for name, net in self._nets().items()},
-            "optimisers": {name: o.state_dict() for name, o in self._optimisers().items()},
-            "draws": {name: g.get_state() for name, g in self.draws.items()},
+            **self.gan.state_dict(),
             "parts": {f"fakes-{step}": fakes for step, fakes in self.fakes.items()},
             "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
@@ -458,13 +288,7 @@ class ProbeStudy:
                 f"resume: the run began with the features of {_named(state['extractor'])}, and "
                 f"here are those of {_named(self.extractor)}; their distances do not compare"
             )
-        self.position = state["position"]
-        for name, net in self._nets().items():
-            net.load_state_dict(state["nets"][name])
-        for name, optimiser in self._optimisers().items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        for name, draws in self.draws.items():
-            draws.set_state(state["draws"][name])
+        self.gan.load_state_dict(state, state["position"])
         self.fakes = {
             int(name.removeprefix("fakes-")): fakes for name, fakes in state["parts"].items()
         }
@@ -475,9 +299,3 @@ class ProbeStudy:
 
 def _named(extractor: Mapping[str, str]) -> str:
     return " ".join(extractor.values())
-
-
-def _update(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()

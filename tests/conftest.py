@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -30,6 +31,11 @@ def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.Co
         timeout=240,
         **{"env": ENVIRONMENT, **options},
     )
+
+
+def with_settings(run, **settings):
+    """A stored run as if it had been run with these settings."""
+    return dataclasses.replace(run, config=run.config | settings, identity=run.identity | settings)
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,25 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import PROJECT, TINY, command
+from conftest import PROJECT, TINY, command, with_settings
 
 from experiments import sequential_tasks
 from experiments.results import export
 from experiments.run import runner
 from experiments.run.stored import load_runs, stored_runs
 from experiments.show import drawings as figures
+from experiments.show import own_tables
 from experiments.show import sequential as sequential_figures
+from experiments.show.arms import WORDS, arms_of, colour_of, in_order, wrapped
+from experiments.show.compare import Judged, alike_but_one, measures_of, negative, pairs
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.show.own_tables import claims, measures
 from experiments.show.plotting import style
-from experiments.show.tables import TABLES, claims, measures, verdict
+from experiments.show.tables import TABLES
+from experiments.sweeps.claims import Claim
 from forgetting.errors import UserError
+from forgetting.measures import TASKS, TRANSFER
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +119,15 @@ def test_accuracy_matrix_draws_the_mean_over_seeds(found):
 
 
 @pytest.mark.parametrize(
-    "draw,measures",
+    "draw,subject",
     [
-        (sequential_figures.summary, sequential_figures.MEASURES),
-        (sequential_figures.forgetting, sequential_figures.TRANSFER_MEASURES),
+        (sequential_figures.summary, TASKS),
+        (sequential_figures.forgetting, TRANSFER),
     ],
 )
-def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures):
+def test_measures_are_drawn_with_intervals_and_differences(found, draw, subject):
     axes = draw(found).axes
-    drawn = [m for m in measures if m in found[0].runs[0].result]
+    drawn = [m.name for m in measures_of(found[0].runs, subject)]
     for run in found[0].runs:
         cycles = run.metrics["probe/final"][1].reshape(run.config["cycles"], -1).mean(1)
         assert run.result["probe_gain"] == pytest.approx(cycles[-1] - cycles[0])
@@ -131,7 +137,7 @@ def test_measures_are_drawn_with_intervals_and_differences(found, draw, measures
             arm: {run.seed: run.result[measure] for run in found[0].of_arm(arm)}
             for arm in found[0].arms()
         }
-        for bar, arm in zip(axis.containers, sequential_figures.ARMS, strict=True):
+        for bar, arm in zip(axis.containers, arms_of(found[0]), strict=True):
             interval = mean_interval(list(by_seed[arm].values()))
             assert bar.lines[0].get_ydata()[0] == pytest.approx(interval.mean)
             segment = bar.lines[2][0].get_segments()[0][:, 1]
@@ -170,11 +176,8 @@ def test_claims_are_corrected_as_a_family(found):
         assert text.startswith(f"{difference.mean:+.3f} [")
     # Runs of the other precision are looked at in a family of their own.
     other = {"fp32": "bf16", "bf16": "fp32"}
-    precision = {"precision": other[found[0].runs[0].config["precision"]]}
-    twins = [
-        replace(run, config=run.config | precision, identity=run.identity | precision)
-        for run in found[0].runs
-    ]
+    precision = other[found[0].runs[0].config["precision"]]
+    twins = [with_settings(run, precision=precision) for run in found[0].runs]
     assert claims([*found[0].runs, *twins])["p, Holm"].tolist() == 2 * table["p, Holm"].tolist()
     # Seeds that do not differ at all are undecided, and one claim of the family all the same.
     of_vanilla = {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("vanilla")}
@@ -189,17 +192,30 @@ def test_claims_are_corrected_as_a_family(found):
     table = claims([*rest, *same])
     assert table["p, Holm"].tolist() == ["1.000"] * 2
     assert table["verdict"].tolist() == ["undecided"] * 2
-    sure = Interval(0.1, 0.05, 0.15, 5, 0.001)
-    assert verdict(sure, 0.002, True) == "confirmed" and verdict(sure, 0.002, False) == "against"
-    assert verdict(sure, 0.06, True) == "undecided"
-    assert verdict(sure._replace(low=-0.01), 0.002, True) == "undecided"
-    assert verdict(sure, math.nan, True) == "undecided"
+
+
+@pytest.mark.parametrize(
+    "expected,low,p,verdict",
+    [
+        ("above", 0.05, 0.002, "confirmed"),
+        ("below", 0.05, 0.002, "confirmed"),  # the difference is above zero where the words hold
+        ("not above", 0.05, 0.002, "against"),
+        ("above", 0.05, 0.06, "undecided"),
+        ("above", -0.01, 0.002, "undecided"),
+        ("above", 0.05, math.nan, "undecided"),
+    ],
+)
+def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict):
+    claim = Claim("words", "recovery", "a", "b", expected, "sequential_tasks", "family", {})
+    interval = Interval(0.1, low, 0.15, 5, 0.001)
+    assert Judged(None, claim, None, interval, p).verdict == verdict
+    against = {"confirmed": "against", "against": "confirmed"}.get(verdict, verdict)
+    if low > 0:
+        assert Judged(None, claim, None, negative(interval), p).verdict == against
 
 
 def test_what_falls_with_a_shared_head_is_not_called_forgetting(found):
-    shared = [
-        Group([replace(run, config={**run.config, "head": "shared"}) for run in found[0].runs], "")
-    ]
+    shared = [Group([with_settings(run, head="shared") for run in found[0].runs], "")]
     figure = sequential_figures.forgetting(sequential_figures.head_a_task(shared))
     assert "head=per_task: no completed run" in figure.texts[0].get_text()
 
@@ -256,7 +272,7 @@ def test_without_runs_every_figure_says_so(tmp_path):
 def test_representation_draws_the_stored_probes(found):
     axis = sequential_figures.representation(found).axes[0]
     curves = [line for line in axis.lines if line.get_marker() == "."]
-    for line, arm in zip(curves, sequential_figures.ARMS, strict=True):
+    for line, arm in zip(curves, arms_of(found[0]), strict=True):
         runs = found[0].of_arm(arm)
         stored = np.mean([run.metrics["probe/final"][1] for run in runs], axis=0)
         assert np.array_equal(line.get_ydata(), stored)
@@ -298,12 +314,128 @@ def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
     assert str(folder) not in text and str(PROJECT) not in text and "hostname" not in text
 
 
-def test_an_arm_nobody_foresaw_is_drawn_like_the_others(folder, tmp_path):
-    shutil.copytree(folder / "1", tmp_path / "1")
-    path = tmp_path / "1/config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "ewc"}))
-    (run,) = stored_runs(tmp_path)
-    assert run.arm == "ewc"
+@pytest.fixture
+def unforeseen(folder, tmp_path):
+    """The runs of `folder`, those of vanilla and rotation also as arms that nobody foresaw."""
+    runs = tmp_path / "runs"
+    shutil.copytree(folder, runs)
+    for i, arm in (("1", "ewc"), ("2", "ewc"), ("3", "rotation+ewc(weight=10)")):
+        shutil.copytree(folder / i, runs / f"1{i}")
+        path = runs / f"1{i}" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "method": arm}))
+    return runs
+
+
+def test_an_arm_that_nobody_foresaw_is_drawn_like_the_others(unforeseen, tmp_path, capsys):
+    group = groups(stored_runs(unforeseen), "sequential_tasks")[0]
+    arms = ["vanilla", "rotation", "augment", "ewc", "rotation+ewc(weight=10)"]
+    assert arms_of(group) == arms
+    axes = sequential_figures.figure3([group]).axes
+    assert [axis.get_title(loc="left")[:3] for axis in axes] == ["(a)", "(b)", "(c)", "(d)", "(e)"]
+    for axis, arm in zip(axes, arms, strict=True):
+        curve = next(line for line in axis.lines if line.get_linewidth() == 0.9)
+        curves = [run.metrics["accuracy/current"][1] for run in group.of_arm(arm)]
+        assert np.array_equal(curve.get_ydata(), np.mean(curves, 0))
+        assert curve.get_color() == colour_of(arm)
+        words = WORDS["sequential_tasks"].get(arm, arm)
+        assert words in axis.get_title(loc="left").replace("\n", "")
+    axes = sequential_figures.accuracy_matrix([group]).axes
+    assert [axis.get_title(loc="left") for axis in axes if axis.collections][3] == "ewc, 2 seeds"
+    for axis in sequential_figures.summary([group]).axes:
+        assert len(axis.containers) == 5
+    legend = sequential_figures.representation([group]).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()][3:] == [
+        "ewc, 2 seeds",
+        "rotation+ewc(weight=10), 1 seed",
+    ]
+    plt.close("all")
+    table = measures(group.runs)
+    assert list(table)[4:9] == arms and (table[arms] != "").all(axis=None)
+    assert table["ewc"].tolist() == table["vanilla"].tolist()
+    # And all of it by the command's own way, none passed over.
+    written = figures.draw([unforeseen], tmp_path / "out", page=tmp_path / "out/report.html")
+    assert "ewc" in written[-1].read_text() and not capsys.readouterr().err
+    assert ",ewc - vanilla," in (tmp_path / "out/differences.csv").read_text()
+
+
+def test_an_arms_colour_is_its_own_wherever_it_is_drawn():
+    arms = ["ewc", "uncond+ewc", "replay", "rotation(rotation_weight=0.5)", "ssgan(alpha=1.0)"]
+    arms += [arm for known in WORDS.values() for arm in known]
+    of_study = [{colour_of(arm) for arm in arms if arm not in of} for of in WORDS.values()]
+    assert [len(colours) for colours in of_study] == [5 + 5, 5 + 3]
+    assert all(0 <= channel <= 1 for arm in arms for channel in colour_of(arm))
+    assert colour_of("ewc") == colour_of("ewc") != colour_of("EWC")
+    shown = in_order("sequential_tasks", ["replay", "augment", "ewc", "vanilla"])
+    assert shown == ["vanilla", "augment", "ewc", "replay"]
+    assert wrapped("rotation+ewc(weight=10)", 12) == "rotation+\newc(\nweight=10)"
+    assert wrapped("control: rotated, no loss", 17) == "control: rotated,\nno loss"
+
+
+def test_every_measure_of_every_pair_is_compared(found):
+    group = found[0]
+    table = own_tables.differences(group.runs)
+    assert pairs(group) == [
+        ("rotation", "vanilla"), ("augment", "vanilla"), ("rotation", "augment"),
+    ]  # fmt: skip
+    names = [measure.name for measure in measures_of(group.runs)]
+    assert {"first_cycle", "probe_last_cycle", "forgetting/cycle_2"} <= set(names)
+    assert table["measure"].tolist() == 3 * names
+    row = table.set_index(["compared", "measure"]).loc["augment - vanilla", "recovery"]
+    apart = paired_interval(
+        *(
+            {run.seed: run.result["recovery"] for run in group.of_arm(arm)}
+            for arm in ("augment", "vanilla")
+        )
+    )
+    assert row["difference"].startswith(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
+    assert (row["p"], row["seeds"], row["better"]) == (f"{apart.p:.3f}", "2", "higher")
+    assert row["p, Holm"] == row["family"] == ""
+    claimed = table[table["family"] != ""]
+    assert claimed["compared"].tolist() == ["rotation - vanilla", "rotation - augment"]
+    assert set(claimed["measure"]) == {"cycle_gain"}
+    assert claimed["p, Holm"].tolist() == claims(group.runs)["p, Holm"].tolist()
+
+
+def test_a_variant_is_compared_with_its_arm_too(found):
+    name = "rotation(rotation_weight=0.5)"
+    variants = [replace(run, arm=name) for run in found[0].of_arm("rotation")]
+    assert pairs(Group([*found[0].runs, *variants], ""))[-1] == (name, "rotation")
+
+
+def test_groups_that_one_setting_tells_apart_are_compared_like_arms(found):
+    def other(runs, result=(), **settings):
+        return [
+            replace(
+                run, identity={**run.identity, **settings}, result={**run.result, **dict(result)}
+            )
+            for run in runs
+        ]
+
+    runs = found[0].of_arm("vanilla")
+    higher = other(runs, {"recovery": 0.9}, lr=0.01)
+    several = groups([*higher, *runs], "sequential_tasks")
+    ((key, alike),) = alike_but_one(several)
+    assert key == "lr" and [group.runs[0].identity["lr"] for group in alike] == [0.001, 0.01]
+    table = own_tables.differences([*higher, *runs])
+    assert set(table["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
+    assert set(table["settings"]) == {""}
+    row = table[table["measure"] == "recovery"].iloc[0]
+    mean = 0.9 - np.mean([run.result["recovery"] for run in runs])
+    assert row["difference"].startswith(f"{mean:+.3f} [") and row["seeds"] == "2"
+    # One seed in common is no comparison, two settings that differ are none, and what the machine
+    # chose is no question of a study.
+    assert own_tables.differences([*higher, runs[0]]).empty
+    assert own_tables.differences([*other(higher, eval_every=7), *runs]).empty
+    assert own_tables.differences([*other(runs, precision="bf16"), *runs]).empty
+    # An arm that does not use the setting is the same run on both sides.
+    unused = [
+        replace(run, arm="augment", identity={k: v for k, v in run.identity.items() if k != "lr"})
+        for run in runs
+    ]
+    assert len(groups([*higher, *runs, *unused], "sequential_tasks")[0].arms()) == 2
+    table = own_tables.differences([*higher, *runs, *unused])
+    of_setting = table[table["compared"].str.contains("lr=")]
+    assert set(of_setting["compared"]) == {"vanilla, lr=0.01 - lr=0.001"}
 
 
 def test_a_users_run_replaces_an_equal_reference_run(folder, tmp_path):

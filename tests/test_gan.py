@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,13 +13,17 @@ import torch.nn.functional as F
 from test_networks import same_with_gradients
 from torch import nn
 
+from forgetting import learner as learners
 from forgetting import networks
+from forgetting.learner import Batch
+from forgetting.methods.rotation import annealed
 from forgetting.networks import build, scale_images
 from forgetting.rotation import rotation_labels
-from gan import losses, probe_study
+from gan import losses, training
 from gan import networks as gan_networks
+from gan.models import MODELS
 from gan.networks import LATENT, BatchNorm, Discriminator, Generator, UpBlock, upsample_then_conv
-from gan.probe_study import MODELS, ProbeStudy
+from gan.probe_study import ProbeStudy
 
 SETTINGS = {
     "model": "ssgan",
@@ -105,17 +110,22 @@ def test_gradient_penalty_of_a_linear_critic():
     # D(x) = <w, x> has gradient w everywhere: the penalty is (||w|| - 1)^2.
     weight = torch.randn(3 * 4 * 4)
     real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
-    penalty = losses.gradient_penalty(
-        lambda x: x.flatten(1) @ weight, real, fake, torch.Generator().manual_seed(0)
-    )
+    method = losses.GradientPenalty({"weight": 10.0}, seed=0)
+    net = Mock(side_effect=lambda x: x.flatten(1))
+    net.logits = lambda features, labels: features @ weight
+    learner = Mock(net=net, device=torch.device("cpu"))
+    batch = discriminator_batch(real, fake)
+    drawn = method.draw("discriminator", 5, 0)
+    weight_of_it, penalty = method.loss(learner, batch, None, drawn)
+    assert weight_of_it == 10
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2, rel=1e-4)
 
 
 def test_alpha_goes_in_a_straight_line():
-    assert [losses.annealed(0.2, 0.0, step, 5) for step in range(5)] == pytest.approx(
+    assert [annealed(0.2, 0.0, step, 5) for step in range(5)] == pytest.approx(
         [0.2, 0.15, 0.1, 0.05, 0.0]
     )
-    assert losses.annealed(0.2, 0.0, 0, 1) == 0.2
+    assert annealed(0.2, 0.0, 0, 1) == 0.2
 
 
 # ------------------------------------------------------------------ who learns what from which
@@ -124,6 +134,39 @@ def test_alpha_goes_in_a_straight_line():
 def images(seed, n=16, size=8):
     draws = torch.Generator().manual_seed(seed)
     return (torch.rand(n, 3, size, size, generator=draws) * 2 - 1).requires_grad_()
+
+
+def discriminator_batch(real, fake) -> Batch:
+    n = len(real)
+    return Batch(
+        images=torch.cat([real, fake]),
+        targets=(torch.arange(2 * n) < n).float(),
+        tasks=None,
+        labels=None,
+        real=[slice(0, n)],
+        fake=[slice(n, 2 * n)],
+        player="discriminator",
+        step=0,
+    )
+
+
+def generator_batch(fake) -> Batch:
+    zeros = torch.zeros(len(fake))
+    return Batch(fake, zeros, None, None, [], [slice(0, len(fake))], "generator", 0)
+
+
+def losses_of(learner, batch) -> dict[str, torch.Tensor]:
+    """By name, without their weights."""
+    drawn = learner.learner.draw(batch.player, 16, 0)
+    return {name: loss for name, (_, loss) in learner.learner.losses(batch, drawn).items()}
+
+
+def discriminator_losses(learner, real, fake):
+    return losses_of(learner, discriminator_batch(real, fake))
+
+
+def generator_losses(learner, fake):
+    return losses_of(learner, generator_batch(fake))
 
 
 def touched(loss, tensor):
@@ -137,7 +180,7 @@ def touched(loss, tensor):
 def test_the_discriminator_learns_rotation_from_real_images_only(digits):
     learner = study(digits)
     real, fake = images(0), images(1)
-    got = learner.discriminator_losses(real, fake)
+    got = discriminator_losses(learner, real, fake)
     assert not touched(got["loss/rotation_d"], fake).any()
     assert touched(got["loss/rotation_d"], real).tolist() == [False] * 12 + [True] * 4
 
@@ -145,11 +188,12 @@ def test_the_discriminator_learns_rotation_from_real_images_only(digits):
 def test_the_generator_learns_rotation_from_its_own_fakes_only(digits):
     learner = study(digits)
     fake = images(1)
-    got = learner.generator_losses(fake)
+    got = generator_losses(learner, fake)
     assert touched(got["loss/rotation_g"], fake).tolist() == [False] * 12 + [True] * 4
     # A step of the generator leaves the discriminator's weights and their gradients alone.
     before = copy.deepcopy(list(learner.discriminator.parameters()))
-    learner._generator_step()
+    batch = learner.gan.generator_batch(learner.gan._draw_fake(learner.gan.draws))
+    learner.learner.update(batch, learner.learner.draw("generator", 16, 0))
     for old, new in zip(before, learner.discriminator.parameters(), strict=True):
         assert torch.equal(old, new) and new.requires_grad and new.grad is None
 
@@ -159,28 +203,28 @@ def test_upright_images_alone_enter_v(digits, kind):
     learner = study(digits, loss=kind)
     learner.discriminator.eval()  # no power iteration between the two passes
     real, fake = images(0), images(1)
-    d, g = learner.discriminator_losses(real, fake), learner.generator_losses(fake)
+    d, g = discriminator_losses(learner, real, fake), generator_losses(learner, fake)
     alone = study(digits, loss=kind, model="uncond")
     alone.discriminator.eval()
     # The same gradient, image by image, as without any turned image in the batch.
     for with_turned, without, batch in (
-        (d["loss/d"], alone.discriminator_losses(real, fake)["loss/d"], real),
-        (d["loss/d"], alone.discriminator_losses(real, fake)["loss/d"], fake),
-        (g["loss/g"], alone.generator_losses(fake)["loss/g"], fake),
+        (d["loss/d"], discriminator_losses(alone, real, fake)["loss/d"], real),
+        (d["loss/d"], discriminator_losses(alone, real, fake)["loss/d"], fake),
+        (g["loss/g"], generator_losses(alone, fake)["loss/g"], fake),
     ):
         (a,) = torch.autograd.grad(with_turned, batch, retain_graph=True)
         (b,) = torch.autograd.grad(without, batch, retain_graph=True)
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
-    assert "loss/rotation_d" not in alone.discriminator_losses(real, fake)
+    assert "loss/rotation_d" not in discriminator_losses(alone, real, fake)
 
 
 def test_the_rotation_loss_is_of_the_last_quarter_in_four_rotations(digits):
     learner = study(digits)
     learner.discriminator.eval()
     real = images(0)
-    got = learner.discriminator_losses(real, images(1))["loss/rotation_d"]
+    got = discriminator_losses(learner, real, images(1))["loss/rotation_d"]
     four = torch.cat([torch.rot90(real[-4:], k, (2, 3)) for k in range(4)])
-    logits = learner.discriminator.rotation(learner.discriminator(four))
+    logits = learner.discriminator.rotation_head(learner.discriminator(four))
     assert got.item() == pytest.approx(F.cross_entropy(logits, rotation_labels(4)).item(), rel=1e-5)
 
 
@@ -287,7 +331,7 @@ def test_sigma_is_the_largest_singular_value_after_enough_iterations():
     labels = torch.tensor([0, 1, 2, 0])
     for _ in range(60):
         features = net(x)
-        net.logits(features, labels), net.rotation(features)
+        net.logits(features, labels), net.rotation_head(features)
     net.eval()
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]
     assert len(layers) == 13
@@ -307,7 +351,7 @@ def test_one_batch_through_the_discriminator_teaches_it_what_three_do(digits):
     learner = study(digits)
     learner.discriminator.eval()  # no power iteration between the passes
     real, fake = images(0), images(1)
-    fast = sum(learner.discriminator_losses(real, fake).values())
+    fast = sum(discriminator_losses(learner, real, fake).values())
     net = learner.discriminator
 
     def logits(batch):
@@ -315,7 +359,7 @@ def test_one_batch_through_the_discriminator_teaches_it_what_three_do(digits):
 
     v = losses.discriminator_loss(logits(real), logits(fake), "hinge")
     four = torch.cat([torch.rot90(real[-4:], k, (2, 3)) for k in range(4)])
-    plain = v + F.cross_entropy(net.rotation(net(four)), rotation_labels(4))
+    plain = v + F.cross_entropy(net.rotation_head(net(four)), rotation_labels(4))
     same_with_gradients(fast, plain, [real, fake, *net.parameters()], tolerance=1e-5)
 
 
@@ -326,7 +370,7 @@ def test_a_frozen_discriminator_teaches_the_generator_the_same(digits):
     z = torch.randn(16, LATENT, generator=torch.Generator().manual_seed(0))
 
     def of_the_generator():
-        loss = sum(learner.generator_losses(learner.generator(z)).values())
+        loss = sum(generator_losses(learner, learner.generator(z)).values())
         return gradients(loss, learner.generator)
 
     plain = of_the_generator()
@@ -339,15 +383,15 @@ def test_bf16_is_fp32_within_its_precision(digits):
     found = []
     for precision in (False, True):
         learner = study(digits, discriminator_width=16, generator_width=32)
-        learner.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision)
+        learner.learner.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision)
         for net in (learner.generator, learner.discriminator):
             net.eval()
         z = torch.randn(16, LATENT, generator=torch.Generator().manual_seed(0))
-        with learner.autocast():
+        with learner.learner.autocast():
             fake = learner.generator(z)
         assert fake.dtype == (torch.bfloat16 if precision else torch.float32)
-        of_d = learner.discriminator_losses(images(0), fake.detach().float())
-        of_g = learner.generator_losses(fake.float())
+        of_d = discriminator_losses(learner, images(0), fake.detach().float())
+        of_g = generator_losses(learner, fake.float())
         found.append(
             (
                 [loss.item() for loss in (*of_d.values(), *of_g.values())],
@@ -374,15 +418,16 @@ def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeyp
         if plain:
             for net in (learner.generator, learner.discriminator):
                 net.to(memory_format=torch.contiguous_format)
-            for name in ("d_optimiser", "g_optimiser"):
-                parameters = getattr(learner, name).param_groups[0]["params"]
-                setattr(learner, name, torch.optim.Adam(parameters, settings["lr"], betas))
+            for name, fused in learner.learner.optimisers.items():
+                parameters = fused.param_groups[0]["params"]
+                plain_adam = torch.optim.Adam(parameters, settings["lr"], betas)
+                learner.learner.optimisers[name] = plain_adam
         accuracies = []
         for step in range(1, 41):
             learner.step()
             if step % 10 == 0:
-                learner.discriminator.eval()
-                accuracies.append(learner._rotation_accuracy())
+                held_out = digits.test_images[learner.held_out]
+                accuracies.append(learner.learner.evaluate(held_out)["accuracy/rotation"])
         return np.array(accuracies)
 
     seeds = range(3)
@@ -390,7 +435,8 @@ def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeyp
     monkeypatch.setattr(networks, "conv_then_average_pool", lambda x, c: F.avg_pool2d(c(x), 2))
     up = partial(F.interpolate, scale_factor=2)
     monkeypatch.setattr(gan_networks, "upsample_then_conv", lambda x, c: c(up(x)))
-    monkeypatch.setattr(probe_study, "scale_images", lambda x: x.float() / 127.5 - 1)
+    for module in (training, learners):
+        monkeypatch.setattr(module, "scale_images", lambda x: x.float() / 127.5 - 1)
     plain = np.array([curve(seed, plain=True) for seed in seeds])
     noise = plain.std(0, ddof=1) / len(seeds) ** 0.5
     assert plain[:, -1].mean() > 0.4  # it learns
@@ -416,9 +462,10 @@ def test_a_probe_changes_training_by_not_one_bit(digits, model):
     for _ in range(2):
         probed.evaluate()
         assert run(probed, 1) == run(left_alone, 1)
-    for name, net in left_alone._nets().items():
-        for key, value in net.state_dict().items():
-            assert torch.equal(value, probed._nets()[name].state_dict()[key]), key
+    for name in ("discriminator", "generator"):
+        if net := getattr(left_alone, name):
+            for key, value in net.state_dict().items():
+                assert torch.equal(value, getattr(probed, name).state_dict()[key]), key
 
 
 def test_what_a_probe_logs(digits):
@@ -477,10 +524,10 @@ def test_past_fakes_are_scored_as_scikit_learn_would(digits):
 )
 def test_other_settings_train(digits, changes):
     learner = study(digits, **changes)
-    before = learner.draws["images"].get_state()
+    before = learner.gan.draws["images"].get_state()
     got = run(learner, 2)
     assert all(math.isfinite(v) for step in got for v in step.values())
-    assert not torch.equal(before, learner.draws["images"].get_state())
+    assert not torch.equal(before, learner.gan.draws["images"].get_state())
 
 
 def test_rotation_only_learns_to_tell_rotations(digits):

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import command
+from conftest import command, with_settings
 from PIL import Image
 from test_gan import study as tiny_study
 from torture import metrics
@@ -22,7 +22,10 @@ from experiments.results import export
 from experiments.run import checkpoints, exit_codes, runner
 from experiments.run.stored import sample_grids, stored_runs
 from experiments.show import gan as gan_figures
-from experiments.show import grids, tables
+from experiments.show import grids, own_tables
+from experiments.show import paper_tables as tables
+from experiments.show.arms import colour_of
+from experiments.show.compare import by_seed
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import style
@@ -188,7 +191,7 @@ def test_a_finished_gan_draws_samples(folder, capsys, monkeypatch):
     assert code == 0 and "100 images of step 4" in out
     assert Image.open(folder / "2" / "sample.png").size == (90, 90)
     state = checkpoints.load(folder / "2")["study"]  # by weights_only=True
-    assert state["nets"]["generator"]["linear.weight"].shape == (4 * 4 * 8, 128)
+    assert state["generator"]["linear.weight"].shape == (4 * 4 * 8, 128)
     for arguments, line in (
         (["resume=5"], "resume: a run of rotation_only has no generator"),
         ([], "resume: name the run"),
@@ -368,7 +371,7 @@ def test_figure4_draws_every_seeds_distance(found):
     for x, (line, model) in enumerate(zip(points, ("uncond", "ssgan"), strict=True)):
         stored = [run.result["fd_digits_cnn"] for run in found[0].of_arm(model)]
         assert line.get_ydata().tolist() == stored and set(line.get_xdata()) == {x}
-    medians = [line for line in axis.lines if line.get_color() == gan_figures.COLOURS["ssgan"]]
+    medians = [line for line in axis.lines if line.get_color() == colour_of("ssgan")]
     assert np.median(stored) == pytest.approx(medians[0].get_ydata()[0])
     assert "fd_digits_cnn" in axis.get_ylabel() and "FID" not in axis.get_ylabel()
 
@@ -408,7 +411,7 @@ def test_tables_hold_the_stored_numbers(found):
     assert best.loc[0, "other distance, ours"] == f"{min(uncond):.2f} fd_digits_cnn"
     assert best.loc[0, "best FID, ours"] == "" == best.loc[0, "best FID, paper"]
     at_the_end = [run.result["fd_digits_cnn"] for run in found[0].of_arm("ssgan")]
-    apart = best[best["seeds"] != ""].set_index("model")[tables.MINUS_UNCOND]
+    apart = best[best["seeds"] != ""].set_index("model")[tables.MINUS_BASELINE]
     difference = np.mean(at_the_end) - np.mean(
         [run.result["fd_digits_cnn"] for run in found[0].of_arm("uncond")]
     )
@@ -421,7 +424,7 @@ def test_tables_hold_the_stored_numbers(found):
     last = mean_interval([r.metrics["probe/block_3"][1][-1] for r in found[0].of_arm("ssgan")])
     assert row["accuracy, ours"] == tables.shown(last) and row[tables.PEAK_MINUS_END] == ""
     row = probes[(probes["model"] == "ssgan") & (probes["block"] == "best")].iloc[0]
-    fall = mean_interval(list(tables.peak_minus_final(found[0].of_arm("ssgan")).values()))
+    fall = mean_interval(list(by_seed(found[0].of_arm("ssgan"), "probe_fall").values()))
     assert row[tables.PEAK_MINUS_END].startswith(tables.shown(fall, "+"))
     # Beside CIFAR-10 stand the paper's values, under whatever images are called CIFAR-10 (...).
     named = [dataclasses.replace(run, data="CIFAR-10 (JPEG q75)") for run in runs]
@@ -437,13 +440,7 @@ def test_tables_hold_the_stored_numbers(found):
 def variants(runs, **values):
     """The runs as if one setting had been each of these values in turn."""
     ((key, values),) = values.items()
-    return [
-        dataclasses.replace(
-            run, config=run.config | {key: value}, identity=run.identity | {key: value}
-        )
-        for value in values
-        for run in runs
-    ]
+    return [with_settings(run, **{key: value}) for value in values for run in runs]
 
 
 def test_a_grid_is_in_its_table_and_figure_alone(found):
@@ -484,8 +481,8 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     curves = [run.metrics["probe/best"][1] for run in runs]
     peaks = [curve[1:].argmax() + 1 for curve in curves]
     expected = {i: curves[i][peaks[1 - i]] - curves[i][-1] for i in (0, 1)}
-    assert tables.peak_minus_final(runs) == pytest.approx(expected)
-    assert tables.peak_minus_final(runs[:1]) == {}
+    assert by_seed(runs, "probe_fall") == pytest.approx(expected)
+    assert by_seed(runs[:1], "probe_fall") == {}
 
 
 def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):
@@ -498,5 +495,5 @@ def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):
     assert [run.id for group in shown for run in group.runs] == ["2", "3", "4"]
     (group,) = gan_figures.with_rotations(found)
     assert [run.id for run in group.runs] == ["4"]
-    table = tables.of_past_fakes([run for group in shown for run in group.runs])
+    table = own_tables.of_past_fakes([run for group in shown for run in group.runs])
     assert table["uncond"][0] and table.loc[1, "measure"].startswith("its drop since")

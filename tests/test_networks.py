@@ -91,8 +91,8 @@ def test_spectral_norm_brings_every_layer_to_one():
     net = build(0, Classifier, size=8, width=8, binary_outputs=1, spectral_norm=True)
     images = scale_images(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8))
     for _ in range(60):
-        _, averaged = net(images)
-        net.rotation_head(averaged), net.binary_head(averaged)
+        features = net(images)
+        net.rotation_head(features), net.binary_head(features)
     net.eval()
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 12

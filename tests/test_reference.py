@@ -8,7 +8,8 @@ from conftest import PROJECT
 
 from experiments.run.stored import runs_and_rest
 from experiments.show import grids
-from experiments.show.tables import EMPTY, TABLES
+from experiments.show.tables import TABLES
+from experiments.show.texts import EMPTY
 
 REFERENCE = PROJECT / "results/reference"
 

@@ -8,12 +8,14 @@ import torch
 from torch.nn.functional import avg_pool2d, cosine_similarity
 
 from experiments.sequential_tasks import SETTINGS as OF_THE_COMMAND
-from forgetting import networks, sequential
+from forgetting import learner as learners
+from forgetting import networks
 from forgetting.data import Dataset
 from forgetting.networks import Classifier, build, scale_images
-from forgetting.rotation import rotation_loss, turned_copies
+from forgetting.rotation import rotation_loss
 from forgetting.seeding import derived_seed
 from forgetting.sequential import SequentialTasks
+from forgetting.streams import one_vs_all
 
 SETTINGS = {
     "method": "rotation",
@@ -64,23 +66,28 @@ def test_every_arm_starts_alike_and_sees_the_same_images(digits):
         drawn = []
         for arm in arms:
             arm.step()
-            drawn.append(arm.stream.generator.get_state())
+            drawn.append(arm.stream.draws.get_state())
         assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
-    assert torch.equal(
-        arms[1].rotation_draws.get_state(), arms[2].rotation_draws.get_state()
-    )  # both turn the same images
+    rotation, augment = (arm.learner.methods[arm.arm.name].draws for arm in arms[1:])
+    assert torch.equal(rotation.get_state(), augment.get_state())  # both turn the same images
+
+
+def first_batch(digits):
+    """Images (16, 3, 8, 8) uint8 and targets (16,) of the first iteration, and the 4 to turn."""
+    drawn = study(digits)._draw()
+    indices = drawn["stream"]["rows"]
+    targets = (digits.train_labels[indices] == 0).float()
+    return digits.train_images[indices], targets, drawn["methods"]["rotation"]["rows"]
 
 
 def test_the_rotation_loss_is_of_upright_and_turned_images(digits):
     learner = study(digits)
     net = build(derived_seed(0, "weights"), Classifier, size=8, width=4, binary_outputs=1)
-    indices, targets = study(digits).stream.batch(0)
-    images = digits.train_images[indices]
-    chosen = torch.randperm(16, generator=study(digits).rotation_draws)[:4]
+    images, targets, chosen = first_batch(digits)
     turned = torch.cat([torch.rot90(images[chosen], k, (2, 3)) for k in range(4)])
     with torch.no_grad():
-        logits = net.binary_head(net(scale_images(images))[1])[:, 0]
-        rotation_logits = net.rotation_head(net(scale_images(turned))[1])
+        logits = net.binary_head(net(scale_images(images)))[:, 0]
+        rotation_logits = net.rotation_head(net(scale_images(turned)))
     got = learner.step()
     binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
     labels = torch.tensor([k for k in range(4) for _ in range(4)])
@@ -90,35 +97,14 @@ def test_the_rotation_loss_is_of_upright_and_turned_images(digits):
     )
 
 
-def test_rotated_images_are_positives_and_negatives_alike(digits, monkeypatch):
-    turned = []
-
-    def spy(images):
-        turned.append(images.clone())
-        return turned_copies(images)
-
-    monkeypatch.setattr("forgetting.sequential.turned_copies", spy)
+def test_rotated_images_are_positives_and_negatives_alike(digits):
     learner = study(digits, batch_size=64, rotated_images=16, iterations_per_task=10**6)
     positives = 0
     for step in range(20):
-        state = learner.stream.generator.get_state()
-        learner.step()
-        learner.stream.generator.set_state(state)
-        indices, targets = learner.stream.batch(step)
-        batch = digits.train_images[indices]
-        for image in turned[-1]:
-            where = (batch == image).flatten(1).all(1).nonzero()[0, 0]
-            positives += int(targets[where])
+        drawn = learner._draw()
+        chosen = drawn["methods"]["rotation"]["rows"]
+        positives += int(learner.stream.batch(drawn["stream"], step).targets[chosen].sum())
     assert 0.38 < positives / (20 * 16) < 0.62  # 4 standard deviations
-
-
-def test_without_weight_the_rotation_loss_leaves_the_task_alone(digits):
-    with_loss, plain = study(digits, rotation_weight=0.0), study(digits, method="vanilla")
-    for _ in range(3):
-        with_loss.step(), plain.step()
-    torch.testing.assert_close(
-        with_loss.net.backbone.state_dict(), plain.net.backbone.state_dict(), rtol=1e-4, atol=1e-5
-    )
 
 
 def test_the_control_puts_the_turned_images_into_the_binary_loss(digits):
@@ -127,13 +113,11 @@ def test_the_control_puts_the_turned_images_into_the_binary_loss(digits):
     with torch.no_grad():
         net.binary_head.weight.mul_(50)  # a wrong target must show in the loss
         augmented.net.binary_head.weight.mul_(50)
-    indices, targets = study(digits).stream.batch(0)
-    chosen = torch.randperm(16, generator=study(digits).rotation_draws)[:4]
-    images = digits.train_images[indices]
+    images, targets, chosen = first_batch(digits)
     turned = [torch.rot90(images[i], k, (1, 2)) for k in (1, 2, 3) for i in chosen]
     targets = torch.cat([targets, *[targets[i][None] for k in (1, 2, 3) for i in chosen]])
     with torch.no_grad():
-        features = net(scale_images(torch.cat([images, torch.stack(turned)])))[1]
+        features = net(scale_images(torch.cat([images, torch.stack(turned)])))
         logits = net.binary_head(features)[:, 0]
     got = augmented.step()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
@@ -258,7 +242,7 @@ def test_bf16_is_fp32_within_its_precision(digits, method):
     found = []
     for precision in (False, True):
         learner = study(digits, method=method, width=16, batch_size=64)
-        learner.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision)
+        learner.learner.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision)
         (values,) = losses(learner, 1)
         gradients = [p.grad.flatten() for p in learner.net.parameters() if p.grad is not None]
         found.append((values, torch.cat(gradients)))
@@ -275,7 +259,8 @@ def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeyp
         learner = study(digits, seed=seed, cycles=1, iterations_per_task=20, width=8, batch_size=32)
         if plain:
             learner.net.to(memory_format=torch.contiguous_format)
-            learner.optimiser = torch.optim.Adam(learner.net.parameters(), lr=SETTINGS["lr"])
+            plain_adam = torch.optim.Adam(learner.net.parameters(), lr=SETTINGS["lr"])
+            learner.learner.optimisers["classifier"] = plain_adam
         accuracies = []
         for _ in range(learner.total_steps):
             learner.step()
@@ -286,7 +271,8 @@ def test_the_fast_path_learns_as_the_plain_one_within_seed_noise(digits, monkeyp
     seeds = range(3)
     fast = np.array([curve(seed, plain=False) for seed in seeds])
     monkeypatch.setattr(networks, "conv_then_average_pool", lambda x, conv: avg_pool2d(conv(x), 2))
-    monkeypatch.setattr(sequential, "scale_images", lambda images: images.float() / 127.5 - 1)
+    monkeypatch.setattr(one_vs_all, "scale_images", lambda images: images.float() / 127.5 - 1)
+    monkeypatch.setattr(learners, "scale_images", lambda images: images.float() / 127.5 - 1)
     plain = np.array([curve(seed, plain=True) for seed in seeds])
     noise = plain.std(0, ddof=1) / len(seeds) ** 0.5
     assert plain.mean() > 0.55  # it learns

@@ -162,7 +162,7 @@ def _plain_step(method: str, device: torch.device, sizes: dict) -> Callable[[], 
         if method == "rotation":
             images = torch.cat([images, turned_copies(images[:rotated])])
         with plain_pooling:
-            _, features = net((images.float() / 127.5 - 1).contiguous())
+            features = net((images.float() / 127.5 - 1).contiguous())
         logits = net.binary_head(features[:n])[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits, (labels == 0).float())
         if method == "rotation":

@@ -16,6 +16,7 @@ import pandas as pd
 from experiments.run.identity import arm_name, as_text, identity
 from experiments.run.study import Study, studies
 from forgetting.errors import UserError
+from forgetting.measures import Logged, of_run
 from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -151,15 +152,11 @@ def read_run(folder: Path) -> StoredRun:
     """A completed run. Raises Unreadable."""
     record = read_record(folder)
     try:
-        run = _whole(record)
+        return _whole(record)
     except READ_ERRORS as error:
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(f"{type(error).__name__}: {error}") from None
-    for name, (steps, values) in run.metrics.items():
-        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
-            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
-    return run
 
 
 def _whole(record: Record) -> StoredRun:
@@ -170,6 +167,7 @@ def _whole(record: Record) -> StoredRun:
         raise Unreadable("info.json does not tell its images")
     if not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
+    config, metrics = nested(settings), _metrics(record.folder)
     return StoredRun(
         id=record.folder.name,
         folder=record.folder,
@@ -178,23 +176,36 @@ def _whole(record: Record) -> StoredRun:
         seed=settings["seed"],
         data=settings["dataset.label"],
         preset=settings["preset"],
-        config=nested(settings),
+        config=config,
         identity=record.identity,
-        result=_with_differences(record.run["result"]),
+        result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
         info=record.info,
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
-        metrics={
-            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-            for name, m in _json(record.folder / "metrics.json").items()
-        },
+        metrics=metrics,
     )
 
 
-def _with_differences(result: dict) -> dict:
-    if {"probe_first_cycle", "probe_last_cycle"} <= result.keys():
-        return result | {"probe_gain": result["probe_last_cycle"] - result["probe_first_cycle"]}
-    return result
+def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    metrics = {
+        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+        for name, m in _json(folder / "metrics.json").items()
+    }
+    for name, (steps, values) in metrics.items():
+        if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
+            raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
+    return metrics
+
+
+def _past_fakes(folder: Path) -> list[dict]:
+    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
+    says which that was."""
+    try:
+        table = _csv(folder / "past_fakes.csv")
+        whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
+        return table.to_dict("records") if whole else []
+    except READ_ERRORS:
+        return []
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.show import gan as gan_figures
-from experiments.show import grids, tables
+from experiments.show import grids
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
 from experiments.show.plotting import empty, style
 from experiments.show.report import Entry, report
 from experiments.show.tables import TABLES
+from experiments.show.texts import latex, markdown
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
@@ -108,6 +109,7 @@ FIGURES = {
         "What the features hold of all classes",
         "Test accuracy of a linear probe of the frozen features at each task's end.",
         sequential_figures.representation,
+        sequential_figures.probed,
     ),
     "accuracy_matrix": Drawing(
         SEQUENTIAL,
@@ -119,7 +121,8 @@ FIGURES = {
     "summary": Drawing(
         SEQUENTIAL,
         "Sequential tasks: the measures",
-        "A grey point a seed, mean and interval; below, rotation minus vanilla by seed.",
+        "A grey point a seed, mean and interval; below, the difference of two arms by seed. All of "
+        "them are in the table of differences.",
         sequential_figures.summary,
     ),
     "forgetting": Drawing(
@@ -206,8 +209,8 @@ def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry
         chosen, frame = [], pd.DataFrame({"": [_unforeseen(name, error)]})
     for suffix, content in (
         ("csv", frame.to_csv(index=False)),
-        ("md", tables.markdown(frame)),
-        ("tex", tables.latex(frame, table.title)),
+        ("md", markdown(frame)),
+        ("tex", latex(frame, table.title)),
     ):
         write_atomically(out / f"{name}.{suffix}", content.encode())
     entry = Entry(table.title, table.note, table.made_by, chosen, table=frame)

@@ -13,39 +13,16 @@ from matplotlib.figure import Figure
 
 from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
 from experiments.show import grids
+from experiments.show.arms import arms_of, colour_of, wrapped
+from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
-from experiments.show.plotting import draw_curve, panels, rows, seeds
+from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, seeds
 
-MODELS = {
-    "uncond": "unconditional GAN",
-    "cond": "conditional GAN",
-    "ssgan": "SS-GAN (rotation loss)",
-    "ssgan_sbn": "SS-GAN (sBN)",
-    "rotation_only": "rotation only",
-}
-COLOURS = dict(zip(MODELS, sns.color_palette("colorblind"), strict=False))
 DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
 
 
-def models(group: Group) -> list[str]:
-    return [model for model in MODELS if model in group.arms()]
-
-
-def distance_metrics(runs: Sequence[StoredRun]) -> list[str]:
-    """fid and fd_<extractor>, as far as all of the runs have them."""
-    logged = [set(run.result) & set(run.metrics) for run in runs]
-    names = set.intersection(*logged) if logged else set()
-    return sorted(name for name in names if name == "fid" or name.startswith("fd_"))
-
-
 # ------------------------------------------------------------------ which runs a figure shows
-
-
-def keep(found: Sequence[Group], wanted) -> list[Group]:
-    """The groups, of each the runs for which wanted(run)."""
-    kept = [Group([run for run in group.runs if wanted(run)], group.differs) for group in found]
-    return [group for group in kept if group.runs]
 
 
 def probed(found: Sequence[Group]) -> list[Group]:
@@ -75,8 +52,8 @@ def with_rotations(found: Sequence[Group]) -> list[Group]:
     """Of each group the first GAN with a rotation loss that kept its predictions."""
     columns = {"image", "kind", "degrees", *(f"q_{degrees}" for degrees in ROTATIONS)}
     shown = []
-    for group in found:
-        runs = [run for model in ("ssgan", "ssgan_sbn") for run in group.of_arm(model)]
+    for group in keep(found, lambda run: {"loss/g", "accuracy/rotation"} <= run.metrics.keys()):
+        runs = [run for model in arms_of(group) for run in group.of_arm(model)]
         whole = (run for run in runs if _whole(run, "rotations.csv", columns))
         shown += [Group([run], group.differs) for run in itertools.islice(whole, 1)]
     return shown
@@ -87,7 +64,7 @@ def first_seeds(found: Sequence[Group]) -> list[Group]:
     return [
         Group([group.of_arm(model)[0]], group.differs)
         for group in keep(found, lambda run: bool(sample_grids(run.folder)))
-        for model in models(group)
+        for model in arms_of(group)
     ]
 
 
@@ -113,11 +90,11 @@ def figure2(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         (axis,) = panels(part, 1)
-        for model in models(group):
+        for model in arms_of(group):
             runs = group.of_arm(model)
-            label = f"{MODELS[model]}, {seeds(len(runs))}"
-            draw_curve(axis, runs, "probe/best", label=label, color=COLOURS[model], **DOTS)
-            mark_unconverged(axis, runs, "probe/best", COLOURS[model])
+            line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
+            draw_curve(axis, runs, "probe/best", **line)
+            mark_unconverged(axis, runs, "probe/best", colour_of(model))
         axis.set_xlabel("generator updates")
         axis.set_ylabel("linear probe of the\nbest block, test accuracy")
         # Beside the axes: the bands of five arms leave no room in them.
@@ -152,28 +129,34 @@ def probe_by_block(found: Sequence[Group]) -> Figure:
     """Linear-probe accuracy of every block over training, a panel a model."""
 
     def draw(part, group):
-        axes = panels(part, len(models(group)), sharey=True)
-        for axis, model in zip(axes, models(group), strict=True):
+        axes = panels(part, len(group.arms()), sharey=True)
+        for axis, model in zip(axes, arms_of(group), strict=True):
             runs = group.of_arm(model)
             blocks = sorted(m for m in runs[0].metrics if m.startswith("probe/block_"))
             colours = sns.color_palette("viridis", len(blocks))
             for metric, colour in zip(blocks, colours, strict=True):
-                label = metric.removeprefix("probe/").replace("_", " ")
-                draw_curve(axis, runs, metric, label=label, color=colour, **DOTS)
+                name = metric.removeprefix("probe/").replace("_", " ")
+                draw_curve(axis, runs, metric, label=name, color=colour, **DOTS)
                 mark_unconverged(axis, runs, metric, colour)
-            axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
+            axis.set_title(label(runs, 24), fontsize="small")
             axis.set_xlabel("generator updates")
             axis.locator_params(axis="x", nbins=4)
-        axes[0].set_ylabel("linear probe,\ntest accuracy")
+        for axis in leftmost(axes):
+            axis.set_ylabel("linear probe,\ntest accuracy")
         axes[0].legend(frameon=False, fontsize="x-small")
 
-    return rows(found, "probe by block, GAN probe", 2.4, draw, "mean over seeds, 95 % t band")
+    shows = "mean over seeds, 95 % t band"
+    return rows(found, "probe by block, GAN probe", 2.4, draw, shows, panel_an_arm)
+
+
+def panel_an_arm(group: Group) -> int:
+    return len(group.arms())
 
 
 def past_fakes(found: Sequence[Group]) -> Figure:
     """Accuracy of the discriminator at t on the fakes of the generator at s <= t, over seeds."""
-    label = "real against fakes, balanced\naccuracy at logit 0 (0.5: chance)"
-    return _past_fakes(found, "accuracy", label)
+    of_colours = "real against fakes, balanced\naccuracy at logit 0 (0.5: chance)"
+    return _past_fakes(found, "accuracy", of_colours)
 
 
 def past_fakes_auc(found: Sequence[Group]) -> Figure:
@@ -181,10 +164,10 @@ def past_fakes_auc(found: Sequence[Group]) -> Figure:
     return _past_fakes(found, "auc", "real against fakes,\narea under the ROC curve")
 
 
-def _past_fakes(found: Sequence[Group], measure: str, label: str) -> Figure:
+def _past_fakes(found: Sequence[Group], measure: str, of_colours: str) -> Figure:
     def draw(part, group):
-        axes = panels(part, len(models(group)), sharey=True)
-        for axis, model in zip(axes, models(group), strict=True):
+        axes = panels(part, len(group.arms()), sharey=True)
+        for axis, model in zip(axes, arms_of(group), strict=True):
             runs = group.of_arm(model)
             matrix = past_fakes_matrix(runs, measure)
             mesh = axis.pcolormesh(matrix.to_numpy(), cmap="RdBu", vmin=0, vmax=1)
@@ -192,11 +175,12 @@ def _past_fakes(found: Sequence[Group], measure: str, label: str) -> Figure:
             axis.set_xticks(ticks[::2] + 0.5, matrix.columns[ticks[::2]])  # four panels are narrow
             axis.set_yticks(ticks + 0.5, matrix.index[ticks])
             axis.set_xlabel("generator at update")
-            axis.set_title(f"{model}, {seeds(len(runs))}", fontsize="small")
-        axes[0].set_ylabel("discriminator at update")
-        part.colorbar(mesh, ax=axes, label=label)
+            axis.set_title(label(runs, 24), fontsize="small")
+        for axis in leftmost(axes):
+            axis.set_ylabel("discriminator at update")
+        part.colorbar(mesh, ax=axes, label=of_colours)
 
-    return rows(found, "past fakes, GAN probe", 2.6, draw, "mean over seeds")
+    return rows(found, "past fakes, GAN probe", 2.6, draw, "mean over seeds", panel_an_arm)
 
 
 def past_fakes_matrix(runs: Sequence[StoredRun], measure: str = "accuracy") -> pd.DataFrame:
@@ -217,17 +201,18 @@ def figure4(found: Sequence[Group]) -> Figure:
     def draw(part, group):
         metrics = distance_metrics(group.runs)
         for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
-            for x, model in enumerate(models(group)):
+            for x, model in enumerate(arms_of(group)):
                 values = [run.result[metric] for run in group.of_arm(model)]
                 axis.boxplot(
                     [values],
                     positions=[x],
                     widths=0.5,
                     showfliers=False,
-                    medianprops={"color": COLOURS[model]},
+                    medianprops={"color": colour_of(model)},
                 )
-                axis.plot([x] * len(values), values, ".", color=COLOURS[model], alpha=0.7)
-            counts = [f"{m}\n{counted(group.of_arm(m))}" for m in models(group)]
+                axis.plot([x] * len(values), values, ".", color=colour_of(model), alpha=0.7)
+            width = max(8, 60 // len(group.arms()) // len(metrics))
+            counts = [f"{wrapped(m, width)}\n{counted(group.of_arm(m))}" for m in arms_of(group)]
             axis.set_xticks(range(len(counts)), counts)
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
 
@@ -241,13 +226,13 @@ def quality(found: Sequence[Group]) -> Figure:
     def draw(part, group):
         metrics = distance_metrics(group.runs)
         for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
-            for model in models(group):
+            for model in arms_of(group):
                 runs = group.of_arm(model)
-                label = f"{MODELS[model]}, {seeds(len(runs))}"
-                draw_curve(axis, runs, metric, label=label, color=COLOURS[model], **DOTS)
+                line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
+                draw_curve(axis, runs, metric, **line)
             axis.set_xlabel("generator updates")
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
-            axis.legend(frameon=False, fontsize="x-small")
+            legend(axis, len(group.arms()))
 
     return rows(found, "quality of samples, GAN probe", 2.4, draw, "mean over seeds, 95 % t band")
 
@@ -261,7 +246,7 @@ def samples(found: Sequence[Group]) -> Figure:
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
             axis.imshow(plt.imread(path))
             axis.set_axis_off()
-            axis.set_title(f"{run.arm}, {updates(path)} updates", fontsize="x-small")
+            axis.set_title(f"{wrapped(run.arm, 30)}, {updates(path)} updates", fontsize="x-small")
 
     return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
 

@@ -12,10 +12,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from experiments.run.stored import StoredRun
+from experiments.show.arms import words, wrapped
 from experiments.show.groups import Group
 from experiments.show.intervals import band
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
+PER_LINE = 4  # panels beside each other
 
 
 def style() -> None:
@@ -39,9 +41,15 @@ def seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
-def caption(group: Group, words: str) -> str:
+def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
+    """The runs' arm and the number of seeds, its name in lines of about `width` characters."""
+    arm = words(runs[0].study, runs[0].arm) if in_words else runs[0].arm
+    return f"{wrapped(arm, width)}, {seeds(len(runs))}"
+
+
+def caption(group: Group, text: str) -> str:
     """What is shown, from where, and which runs: "reference: 8 runs" or "runs 3, 5"."""
-    return f"{group.title}; {words}; {sources(group)}"
+    return f"{group.title}; {text}; {sources(group)}"
 
 
 def sources(group: Group) -> str:
@@ -57,36 +65,60 @@ def sources(group: Group) -> str:
     )
 
 
+def keep(found: Sequence[Group], wanted: Callable[[StoredRun], bool]) -> list[Group]:
+    """The groups, of each the runs for which wanted(run)."""
+    kept = [Group([run for run in group.runs if wanted(run)], group.differs) for group in found]
+    return [group for group in kept if group.runs]
+
+
 def rows(
     found: Sequence[Group],
     what: str,
     height: float,
     draw: Callable[[Figure, Group], None],
     shows: str,
+    count: Callable[[Group], int] = lambda group: 1,
 ) -> Figure:
-    """A figure with a row of panels, `height` inches high, for every group of runs.
+    """A figure with panels for every group of runs, in lines `height` inches high.
 
-    what: its name in words, for when there is no run; shows: what a row's caption says of it.
+    what: its name in words, for when there is no run; shows: what a group's caption says of it;
+    count: how many panels a group has, where they may be more than stand in a line.
     """
     if not found:
         return empty(f"{what}: no completed run")
-    figure = plt.figure(figsize=(WIDTH, height * len(found)))
-    for part, group in zip(figure.subfigures(len(found), squeeze=False)[:, 0], found, strict=True):
+    heights = [height * lines(count(group)) for group in found]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    parts = figure.subfigures(len(found), squeeze=False, height_ratios=heights)[:, 0]
+    for part, group in zip(parts, found, strict=True):
         counts = {len(group.of_arm(arm)) for arm in group.arms()}
-        words = shows
+        said = shows
         if "95 % t band" in shows and min(counts) < 3:
-            words = "mean over seeds, 95 % t band from three on, below it each seed's line"
+            said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
-            words = "one seed, so no interval"
-        text = textwrap.fill(caption(group, words), 118)
+            said = "one seed, so no interval"
+        text = textwrap.fill(caption(group, said), 118)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
     return figure
 
 
-def panels(part: Figure, n: int, **options) -> list:
-    """n axes in a row of the figure."""
-    return list(part.subplots(1, n, squeeze=False, **options)[0])
+def lines(n: int, per_line: int = PER_LINE) -> int:
+    """How many lines n panels take."""
+    return -(-n // per_line)
+
+
+def panels(part: Figure, n: int, per_line: int = PER_LINE, **options) -> list:
+    """n axes, in lines of at most `per_line` and as even as can be."""
+    across = lines(n, lines(n, per_line))
+    grid = part.subplots(lines(n, per_line), across, squeeze=False, **options).ravel()
+    for axis in grid[n:]:
+        axis.remove()
+    return list(grid[:n])
+
+
+def leftmost(axes: Sequence) -> list:
+    """Those with which a line of panels begins."""
+    return [axis for axis in axes if axis.get_subplotspec().is_first_col()]
 
 
 def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
@@ -100,6 +132,12 @@ def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
         axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
     else:
         axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+
+
+def legend(axis, arms: int) -> None:
+    """Beside the axes where it would cover the curves of so many arms."""
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if arms > PER_LINE else {}
+    axis.legend(frameon=False, fontsize="x-small", **beside)
 
 
 def empty(reason: str) -> Figure:

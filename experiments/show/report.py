@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.run.stored import StoredRun
-from experiments.show.tables import EMPTY
+from experiments.show.texts import EMPTY
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto;

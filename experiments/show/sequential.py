@@ -1,59 +1,70 @@
 """Figures of the sequential-tasks study."""
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
+from experiments.show.arms import (
+    arms_of,
+    baseline,
+    colour_of,
+    defaults,
+    in_order,
+    words,
+    wrapped,
+)
+from experiments.show.compare import by_seed, difference, measures_of
 from experiments.show.groups import Group
-from experiments.show.intervals import mean_interval, paired_interval
-from experiments.show.plotting import draw_curve, panels, rows, seeds
+from experiments.show.intervals import mean_interval
+from experiments.show.plotting import (
+    PER_LINE,
+    draw_curve,
+    keep,
+    label,
+    leftmost,
+    legend,
+    lines,
+    panels,
+    rows,
+    seeds,
+)
+from experiments.show.texts import shown
+from forgetting.measures import TASKS, TRANSFER
 
-ARMS = {
-    "vanilla": "vanilla classifier",
-    "rotation": "with rotation loss",
-    "augment": "control: rotated, no rotation loss",
-}
-COLOURS = dict(zip(ARMS, sns.color_palette("colorblind"), strict=False))
-MEASURES = {
-    "first_cycle": "mean accuracy,\nfirst cycle",
-    "last_cycle": "mean accuracy,\nlast cycle",
-    "cycle_gain": "last cycle\nminus first",
-    "recovery": "recovery: first\n100 iterations",
-    "switch_fall": "fall at\na switch",
-    "probe_end": "linear probe\nat the end",
-    "probe_gain": "linear probe,\nlast cycle\nminus first",
-}
-# Of the continual-learning literature, for a head a task.
-TRANSFER_MEASURES = {
-    f"{measure}/cycle_{cycle}": f"{words},\ncycle {cycle}"
-    for cycle in (1, 2)
-    for measure, words in (
-        ("average_accuracy", "average acc."),
-        ("forgetting", "forgetting"),
-        ("backward_transfer", "backward tr."),
-        ("forward_transfer", "forward tr."),
-    )
-}
+STUDY = "sequential_tasks"
+MEASURES_A_LINE = 7  # of few arms; of more, as many as panels of curves
 
 
 def figure3(found: Sequence[Group]) -> Figure:
     """Accuracy on the current task over iterations: Figure 3 of Chen et al., arXiv 1811.11212.
 
-    The paper's two panels always; the control's where there are runs of it.
+    The paper's two panels always, those of other arms where there are runs of them.
     """
 
     def draw(part, group):
-        arms = [arm for arm in ARMS if arm in group.arms() or arm != "augment"]
+        arms = with_defaults(group)
+        across = lines(len(arms), lines(len(arms)))
         axes = panels(part, len(arms), sharey=True)
-        for axis, arm, letter in zip(axes, arms, "abc", strict=False):
+        for i, (axis, arm) in enumerate(zip(axes, arms, strict=True)):
             draw_current_accuracy(axis, group, arm)
-            title = f"({letter}) {ARMS[arm]}, {seeds(len(group.of_arm(arm)))}"
-            axis.set_title(title, fontsize="x-small" if len(arms) > 2 else "small")
-        axes[0].set_ylabel("balanced test accuracy,\ncurrent task")
+            name = wrapped(words(STUDY, arm), 140 // across)
+            letter = ascii_lowercase[i % len(ascii_lowercase)]
+            title = f"({letter}) {name}, {seeds(len(group.of_arm(arm)))}"
+            axis.set_title(title, fontsize="x-small" if across > 2 else "small")
+        for axis in leftmost(axes):
+            axis.set_ylabel("balanced test accuracy,\ncurrent task")
 
-    return rows(found, "Figure 3, sequential tasks", 2.3, draw, "mean over seeds, 95 % t band")
+    shows = "mean over seeds, 95 % t band"
+    return rows(
+        found, "Figure 3, sequential tasks", 2.3, draw, shows, lambda g: len(with_defaults(g))
+    )
+
+
+def with_defaults(group: Group) -> list[str]:
+    """The group's arms and the default ones, of which there may be no run."""
+    return in_order(STUDY, {*group.arms(), *defaults(STUDY)})
 
 
 def draw_current_accuracy(axis, group: Group, arm: str) -> None:
@@ -72,7 +83,7 @@ def draw_current_accuracy(axis, group: Group, arm: str) -> None:
     if not runs:
         axis.text(0.5, 0.6, "no run of this arm", transform=axis.transAxes, ha="center")
         return
-    draw_curve(axis, runs, "accuracy/current", color=COLOURS[arm], linewidth=0.9)
+    draw_curve(axis, runs, "accuracy/current", color=colour_of(arm), linewidth=0.9)
     cycles = [np.mean([run.result[k] for run in runs]) for k in ("first_cycle", "last_cycle")]
     middles = (per_cycle / 2, total - per_cycle / 2)
     for x, value in list(zip(middles, cycles, strict=True))[: config["cycles"]]:
@@ -89,14 +100,12 @@ def representation(found: Sequence[Group]) -> Figure:
         for cycle in range(1, config["cycles"]):
             end = cycle * tasks * config["iterations_per_task"]
             axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
-        for arm in (arm for arm in ARMS if arm in group.arms()):
+        for arm in arms_of(group):
             runs = group.of_arm(arm)
-            label = f"{ARMS[arm]}, {seeds(len(runs))}"
-            draw_curve(
-                axis, runs, "probe/final", label=label, color=COLOURS[arm], marker=".", linewidth=1
-            )
+            line = {"label": label(runs, 40, in_words=True), "color": colour_of(arm)}
+            draw_curve(axis, runs, "probe/final", marker=".", linewidth=1, **line)
         axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
-        axis.legend(frameon=False, fontsize="x-small")
+        legend(axis, len(group.arms()))
 
     shows = "mean over seeds, 95 % t band"
     return rows(found, "representation, sequential tasks", 2.4, draw, shows)
@@ -107,9 +116,8 @@ def accuracy_matrix(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         classes = group.runs[0].info["data"]["classes"]
-        arms = [arm for arm in ARMS if arm in group.arms()]
-        axes = panels(part, len(arms), sharey=True)
-        for axis, arm in zip(axes, arms, strict=True):
+        axes = panels(part, len(group.arms()), sharey=True)
+        for axis, arm in zip(axes, arms_of(group), strict=True):
             runs = group.of_arm(arm)
             steps = runs[0].metrics["accuracy/task_0"][0]
             values = np.stack(
@@ -120,64 +128,77 @@ def accuracy_matrix(found: Sequence[Group]) -> Figure:
             )
             # A value holds from its evaluation to the next.
             edges = np.append(steps, 2 * steps[-1] - steps[-2])
-            lines = np.arange(len(classes) + 1)
+            tasks = np.arange(len(classes) + 1)
             mesh = axis.pcolormesh(
-                edges, lines, values, cmap="RdBu", vmin=0, vmax=1, rasterized=True
+                edges, tasks, values, cmap="RdBu", vmin=0, vmax=1, rasterized=True
             )
             axis.set(xlabel="iterations", xlim=(0, steps[-1]), ylim=(len(classes), 0))
             axis.set_yticks(np.arange(len(classes)) + 0.5, classes)
-            axis.set_title(f"{arm}, {seeds(len(runs))}", fontsize="small")
+            axis.set_title(label(runs, 24), fontsize="small")
             axis.locator_params(axis="x", nbins=3)
-        axes[0].set_ylabel(f"class against all\n({group.runs[0].config['head']} head)")
+        for axis in leftmost(axes):
+            axis.set_ylabel(f"class against all\n({group.runs[0].config['head']} head)")
         part.colorbar(mesh, ax=axes, label="balanced accuracy\n(0.5 is chance)")
 
-    return rows(found, "accuracy matrix, sequential tasks", 2.5, draw, "mean over seeds")
+    what, shows = "accuracy matrix, sequential tasks", "mean over seeds"
+    return rows(found, what, 2.5, draw, shows, lambda group: len(group.arms()))
 
 
 def summary(found: Sequence[Group]) -> Figure:
-    """The measures with 95 % t intervals, by arm; below each, rotation minus vanilla by seed."""
-    return measures_of(found, MEASURES, "summary, sequential tasks")
+    """The measures with 95 % t intervals, by arm; below each, a difference by seed."""
+    return figure_of_measures(found, TASKS, "summary, sequential tasks")
 
 
 def forgetting(found: Sequence[Group]) -> Figure:
     """The literature's measures likewise, for runs with a head a task: with a shared head the
     labels change their meaning, and what falls is not forgotten."""
-    return measures_of(found, TRANSFER_MEASURES, "forgetting, sequential tasks with head=per_task")
+    return figure_of_measures(found, TRANSFER, "forgetting, sequential tasks with head=per_task")
 
 
 def head_a_task(found: Sequence[Group]) -> list[Group]:
-    return [group for group in found if group.runs[0].config["head"] == "per_task"]
+    return keep(found, lambda run: run.config["head"] == "per_task")
 
 
-def measures_of(found: Sequence[Group], measures: dict[str, str], what: str) -> Figure:
+def probed(found: Sequence[Group]) -> list[Group]:
+    return keep(found, lambda run: "probe/final" in run.metrics)
+
+
+def figure_of_measures(found: Sequence[Group], subject: str, what: str) -> Figure:
+    def in_line(group: Group) -> int:
+        return MEASURES_A_LINE if len(group.arms()) <= PER_LINE else PER_LINE
+
     def draw(part, group):
-        logged = {m: words for m, words in measures.items() if m in group.runs[0].result}
-        arms = [arm for arm in ARMS if arm in group.arms()]
-        for axis, (measure, words) in zip(panels(part, len(logged)), logged.items(), strict=True):
-            draw_measure(axis, group, arms, measure)
-            axis.set_title(words, fontsize="x-small")
+        shown = measures_of(group.runs, subject)
+        axes = panels(part, len(shown), in_line(group))
+        for axis, measure in zip(axes, shown, strict=True):
+            draw_measure(axis, group, measure.name)
+            axis.set_title(wrapped(measure.words, 15), fontsize="x-small")
 
-    return rows(found, what, 2.6, draw, "mean over seeds, 95 % t interval")
+    def count(group: Group) -> int:
+        """Panels as wide as those of curves."""
+        return lines(len(measures_of(group.runs, subject)), in_line(group)) * PER_LINE
+
+    return rows(found, what, 2.6, draw, "mean over seeds, 95 % t interval", count)
 
 
-def draw_measure(axis, group: Group, arms: Sequence[str], measure: str) -> None:
+def draw_measure(axis, group: Group, measure: str) -> None:
+    arms = arms_of(group)
     for x, arm in enumerate(arms):
-        values = [run.result[measure] for run in group.of_arm(arm)]
+        values = list(by_seed(group.of_arm(arm), measure).values())
+        if not values:
+            continue
         interval = mean_interval(values)
         axis.plot([x] * len(values), values, ".", color="0.7", markersize=3, zorder=1)
         error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
-        axis.errorbar(x, interval.mean, error, fmt="o", color=COLOURS[arm], markersize=4, capsize=2)
-    axis.set_xticks(range(len(arms)), arms, rotation=90)
+        colour = colour_of(arm)
+        axis.errorbar(x, interval.mean, error, fmt="o", color=colour, markersize=4, capsize=2)
+    axis.set_xticks(range(len(arms)), [wrapped(arm, 20) for arm in arms], rotation=90)
     axis.set_xlim(-0.6, len(arms) - 0.4)
     axis.tick_params(labelsize="x-small")
     axis.locator_params(axis="y", nbins=5)
-    by_seed = {
-        arm: {run.seed: run.result[measure] for run in group.of_arm(arm)}
-        for arm in ("vanilla", "rotation")
-    }
-    difference = paired_interval(by_seed["rotation"], by_seed["vanilla"])
-    if difference:
-        text = f"{difference.mean:+.3f}"
-        if difference.n > 1:
-            text += f"\n[{difference.low:+.3f}, {difference.high:+.3f}]"
-        axis.set_xlabel(f"rotation - vanilla\n{text}", fontsize="xx-small")
+    first = baseline(STUDY)
+    others = [arm for arm in (*defaults(STUDY), *arms) if arm in arms and arm != first]
+    apart = difference(group, others[0], first, measure) if others else None
+    if apart:
+        text = shown(apart, "+").replace(" [", "\n[")
+        axis.set_xlabel(f"{wrapped(others[0], 20)} - {first}\n{text}", fontsize="xx-small")

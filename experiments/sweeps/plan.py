@@ -1,7 +1,8 @@
 """What a plan asks for, and what is stored of it already.
 
 A plan is a TOML file of a study, [settings] that all its runs share and a [grid] of values to
-combine; the project's own are in experiments/sweeps/plans/.
+combine; the project's own are in experiments/sweeps/plans/. What its runs are to show is read by
+claims.py.
 """
 
 import ast
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.run.study import studies
+from experiments.sweeps.claims import PLANS, claims_of
 from forgetting.errors import UserError
 from forgetting.settings import flat
 
-PLANS = Path(__file__).with_name("plans")
 ELSEWHERE = "running elsewhere"
 
 
@@ -56,16 +57,18 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"PLAN: {path} is no TOML file: {error}") from None
-    unknown = plan.keys() - {"study", "grid", "settings"}
+    unknown = plan.keys() - {"study", "grid", "settings", "family", "claims"}
     if unknown:
         raise UserError(
-            f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings]"
+            f"PLAN: {path} has {sorted(unknown)[0]!r}; it holds study, [grid], [settings], "
+            "family, [[claims]]"
         )
     if plan.get("study") not in studies():
         raise UserError(f"PLAN: study in {path} must be {' or '.join(studies())}")
     for part in ("grid", "settings"):
         if not isinstance(plan.get(part, {}), dict):
             raise UserError(f"PLAN: [{part}] of {path} must hold settings")
+    claims_of(plan, str(path))
     axes = [[_words(plan.get("settings", {}))]]
     for key, values in flat(plan.get("grid", {})).items():
         if not isinstance(values, list) or not values:

@@ -1,0 +1,198 @@
+"""One paired comparison: of any two arms, or of two values of a setting, in either study.
+
+One seed gives both sides the same start and the same images, so seeds pair.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.run.identity import FACTS, as_text
+from experiments.run.stored import StoredRun
+from experiments.show.arms import arms_of, baseline, in_order
+from experiments.show.groups import Group
+from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.sweeps.claims import Claim, claims
+from forgetting.measures import PROBE_FALL, Measure, is_distance, known
+
+# They follow from the images or the machine, and are no question that a study asks.
+NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
+FEWEST_SEEDS = 2  # that two values of a setting must share
+
+
+class Comparison(NamedTuple):
+    """minuend - subtrahend in a measure, of the group's runs; differs: what tells the group from
+    others; seeds pair in `difference`."""
+
+    group: Group
+    differs: str
+    minuend: str
+    subtrahend: str
+    measure: Measure
+    difference: Interval
+
+
+class Judged(NamedTuple):
+    """A claim, looked at in a group. difference: above zero where the claim's words hold; p:
+    Holm's, over the family's claims on equal data, preset and precision."""
+
+    group: Group
+    claim: Claim
+    measure: Measure
+    difference: Interval
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """undecided, or whether the result is for the claim."""
+        if not self.p < 0.05 or self.difference.contains_zero:
+            return "undecided"
+        expected = not self.claim.expected.startswith("not ")
+        return "confirmed" if (self.difference.mean > 0) == expected else "against"
+
+
+# ------------------------------------------------------------------ what runs have
+
+
+def with_metric(runs: Iterable[StoredRun], metric: str) -> list[StoredRun]:
+    return [run for run in runs if metric in run.metrics]
+
+
+def distance_metrics(runs: Sequence[StoredRun]) -> list[str]:
+    """fid and fd_<extractor>, as far as all of the runs have them."""
+    logged = [set(run.result) & set(run.metrics) for run in runs]
+    names = set.intersection(*logged) if logged else set()
+    return sorted(filter(is_distance, names))
+
+
+def measures_of(runs: Iterable[StoredRun], *subjects: str) -> list[Measure]:
+    """The measures that some of the runs have; subjects: of these alone."""
+    found = {m.name: m for run in runs for m in known(run.metrics, run.config)
+             if m.name in run.result}  # fmt: skip
+    return [m for m in found.values() if not subjects or m.subject in subjects]
+
+
+def by_seed(runs: Sequence[StoredRun], measure: str) -> dict[int, float]:
+    """Seed -> the measure, of the runs of an arm that have it."""
+    if measure == PROBE_FALL.name:
+        runs = with_metric(runs, PROBE_FALL.needs)
+        if len(runs) < 2:
+            return {}
+        falls = PROBE_FALL.of(np.stack([run.metrics[PROBE_FALL.needs][1] for run in runs]))
+        return {run.seed: float(fall) for run, fall in zip(runs, falls, strict=True)}
+    return {run.seed: run.result[measure] for run in runs if measure in run.result}
+
+
+def difference(group: Group, arm: str, other: str | None, measure: str) -> Interval | None:
+    """arm - other, paired by seed; other None: of the arm alone. None where there are no seeds."""
+    own = by_seed(group.of_arm(arm), measure)
+    if other is None:
+        return mean_interval(list(own.values())) if own else None
+    return paired_interval(own, by_seed(group.of_arm(other), measure))
+
+
+# ------------------------------------------------------------------ differences
+
+
+def pairs(group: Group) -> list[tuple[str, str]]:
+    """(arm, the arm it is compared with): each with the study's baseline, those that a claim names,
+    and the variants of an arm with the arm itself."""
+    study, arms = group.runs[0].study, arms_of(group)
+    found = [(arm, baseline(study)) for arm in arms]
+    found += claimed_pairs(study)
+    found += [(arm, other) for arm in arms for other in arms if arm.startswith(f"{other}(")]
+    return [(a, b) for a, b in dict.fromkeys(found) if a != b and {a, b} <= set(arms)]
+
+
+def claimed_pairs(study: str) -> list[tuple[str, str]]:
+    found = [(claim.arm, claim.baseline) for claim in claims(study) if claim.baseline]
+    return list(dict.fromkeys(found))
+
+
+def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
+    """Every measure, of every pair of arms, and of groups that one setting tells apart."""
+    for group in found:
+        of_group = measures_of(group.runs)
+        for arm, other in pairs(group):
+            for measure in of_group:
+                apart = difference(group, arm, other, measure.name)
+                if apart:
+                    yield Comparison(group, group.differs, arm, other, measure, apart)
+    for key, alike in alike_but_one(found):
+        first, *others = alike
+        for group in others:
+            yield from _of_setting(key, group, first)
+
+
+def alike_but_one(found: Sequence[Group]) -> Iterator[tuple[str, list[Group]]]:
+    """(setting, the groups that differ in it alone, in the order of its values)."""
+    shared = [(group, group.readable_settings()) for group in found]
+    keys = dict.fromkeys(key for _, settings in shared for key in settings)
+    for key in (key for key in keys if key not in NOT_COMPARED):
+        by_rest: dict[str, list[tuple]] = {}
+        for group, settings in shared:
+            if key in settings:
+                rest = {k: v for k, v in settings.items() if k != key}
+                value = settings[key]
+                order = (isinstance(value, str), value if isinstance(value, int | float) else 0)
+                alike = by_rest.setdefault(as_text(rest), [])
+                alike.append((*order, str(value), group))
+        for alike in by_rest.values():
+            if len(alike) > 1:
+                yield key, [group for *_, group in sorted(alike, key=lambda of: of[:3])]
+
+
+def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
+    values = [f"{key}={of.readable_settings()[key]}" for of in (group, other)]
+    differs = group.differs.replace(values[0], "").replace(", , ", ", ").strip(", ")
+    arms = in_order(group.runs[0].study, set(group.arms()) & set(other.arms()))
+    for arm in arms:
+        runs = [of.of_arm(arm) for of in (group, other)]
+        if key not in runs[0][0].identity:
+            continue  # the same runs on both sides: the arm does not use the setting
+        for measure in measures_of([*runs[0], *runs[1]]):
+            apart = paired_interval(*(by_seed(those, measure.name) for those in runs))
+            if apart and apart.n >= FEWEST_SEEDS:
+                names = (f"{arm}, {values[0]}", values[1])
+                yield Comparison(group, differs, *names, measure, apart)
+
+
+# ------------------------------------------------------------------ claims
+
+
+def judged(found: Sequence[Group]) -> list[Judged]:
+    """The claims of the project's plans, wherever the groups' runs say something of them. found:
+    all groups, of both studies, since a family may be of both."""
+    looked_at = []
+    for group in found:
+        run, shared = group.runs[0], group.readable_settings()
+        for claim in claims(run.study):
+            if any(shared.get(key) != value for key, value in claim.settings.items()):
+                continue  # of other runs
+            for measure in [*measures_of(group.runs), PROBE_FALL]:
+                if claim.measure not in (measure.name, measure.subject):
+                    continue
+                sides = (claim.arm, claim.baseline)
+                apart = difference(group, *sides, measure.name)
+                if apart and claim.expected.endswith("below"):
+                    apart = negative(apart)
+                if apart:
+                    looked_at.append(Judged(group, claim, measure, apart, float("nan")))
+    families: dict[tuple, list[int]] = {}
+    for i, (group, claim, *_) in enumerate(looked_at):
+        run = group.runs[0]
+        of = (claim.family, run.data, run.preset, run.config["precision"])
+        families.setdefault(of, []).append(i)
+    for members in families.values():
+        # Seeds that do not differ at all are no evidence, but their claim was looked at, too.
+        differences = [looked_at[i].difference for i in members]
+        p = [1.0 if d.n > 1 and np.isnan(d.p) else d.p for d in differences]
+        for i, corrected in zip(members, holm(p), strict=True):
+            looked_at[i] = looked_at[i]._replace(p=corrected)
+    return looked_at
+
+
+def negative(interval: Interval) -> Interval:
+    mean, low, high = (0.0 - x for x in (interval.mean, interval.high, interval.low))  # no -0.0
+    return interval._replace(mean=mean, low=low, high=high)

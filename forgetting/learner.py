@@ -1,0 +1,314 @@
+"""One net that learns while its task moves, and what is tried against its forgetting.
+
+A GAN's discriminator is a classifier whose task moves: both studies train a `Learner`. One update:
+draw all that is random (on the CPU), extend the batch, ONE forward pass, losses, one step.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from forgetting.errors import UserError
+from forgetting.networks import buffers_kept, build, initialised, normalise_spectrally, scale_images
+from forgetting.seeding import derived_seed, generator
+from forgetting.settings import Setting
+
+# Whose update it is -> what ends the name of a method's loss.
+PLAYERS = {"classifier": "", "discriminator": "_d", "generator": "_g"}
+COLUMNS = ("targets", "tasks", "labels")
+
+
+@dataclass
+class Batch:
+    """One update of the net under study; methods change it in place.
+
+    images: (N, 3, S, S) float as `scale_images` gives them, a generator's fakes with their graph.
+    targets: (N,) float, 1 the task's class or real, 0 others or fake. tasks, labels: (N,) int64,
+    the task a row was drawn for and the class it shows; None where there is none.
+    real, fake: which rows are real images, which a generator's; the stream's own come first.
+    player: classifier, discriminator or generator. step: updates of the run before this one.
+    extra: a method's own rows (M, 3, S, S), by its name; no part of the objective.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    tasks: torch.Tensor | None
+    labels: torch.Tensor | None
+    real: list[slice]
+    fake: list[slice]
+    player: str
+    step: int
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def own(self) -> slice:
+        """The rows for a pretext task: the stream's real images, in a generator's update its
+        fakes."""
+        return (self.real or self.fake)[0]
+
+    def columns(self, rows: slice | torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is known of some rows beside their images."""
+        return {name: self.column(name)[rows] for name in COLUMNS if self.column(name) is not None}
+
+    def column(self, name: str) -> torch.Tensor | None:
+        return getattr(self, name)
+
+    def add(self, images: torch.Tensor, columns: Mapping[str, torch.Tensor], real: bool) -> None:
+        """Put rows (M, 3, S, S) into the objective, behind the others."""
+        n = len(self.images)
+        self.images = torch.cat([self.images, images])
+        for name, values in columns.items():
+            setattr(self, name, torch.cat([self.column(name), values]))
+        (self.real if real else self.fake).append(slice(n, n + len(images)))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the net makes of a batch: features (N, width), logits (N,) float32 (None without an
+    objective), and the features of methods' own rows by name."""
+
+    features: torch.Tensor
+    logits: torch.Tensor | None
+    extra: dict[str, torch.Tensor]
+
+
+class Method(nn.Module):
+    """An idea against forgetting: what it adds to an update. docs/own_method.md shows one whole.
+
+    Parameters, buffers and generators that are attributes are its part of the checkpoint. They are
+    made in `setup` and stay on the device where they are made.
+    """
+
+    name: ClassVar[str]  # of its file
+    source: ClassVar[str] = ""
+    settings: ClassVar[Mapping[str, Setting]] = {}  # each an attribute, `name.setting` for users
+    uses: ClassVar[tuple[str, ...]] = ()  # settings of the studies that it goes by, attributes too
+    players: ClassVar[tuple[str, ...]] = ("classifier", "discriminator")  # whose updates it joins
+    purpose: ClassVar[str | None] = None  # of its random numbers; None: its own
+    capturable: ClassVar[bool] = True  # whether a CUDA graph may hold extend, loss and after_...
+
+    def __init__(self, values: Mapping[str, Any], seed: int):
+        super().__init__()
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.seed = seed
+        self.draws = generator(seed, self.purpose or f"method {self.name}")
+
+    def takes_part(self, player: str) -> bool:
+        """Whether it does anything in this player's updates: without weight it does not."""
+        return player in self.players and getattr(self, "weight", 1.0) != 0
+
+    def setup(self, learner: "Learner") -> None:
+        """Make parameters and buffers, on `learner.device`."""
+
+    def draw(self, player: str, n: int, step: int) -> dict[str, torch.Tensor]:
+        """All that is random in an update, as CPU tensors of the same shapes each time. n: the
+        stream's own rows of a kind, real or fake. The other hooks get it on the device."""
+        return {}
+
+    def extend(self, batch: Batch, drawn: Mapping[str, torch.Tensor]) -> None:
+        """Add rows to the batch, or put others in place of some."""
+
+    def loss(
+        self, learner: "Learner", batch: Batch, out: Outputs, drawn: Mapping[str, torch.Tensor]
+    ) -> tuple[float | torch.Tensor, torch.Tensor] | None:
+        """(weight, scalar): the scalar is logged, weight times it is added to the objective."""
+
+    def after_backward(self, learner: "Learner", batch: Batch) -> None:
+        """Change the gradients before the step."""
+
+    def after_step(self, learner: "Learner", batch: Batch) -> None:
+        """Change or read the weights after it."""
+
+    def boundary(self, learner: "Learner", batches: Iterator[Batch]) -> None:
+        """The task is about to change. batches: of the task that ends, as many as are taken."""
+
+    def evaluate(self, learner: "Learner", images: torch.Tensor) -> dict[str, float]:
+        """Metrics of held-out images (N, 3, S, S) uint8."""
+        return {}
+
+    def get_extra_state(self) -> dict[str, torch.Tensor]:
+        return {name: draws.get_state() for name, draws in self._generators().items()}
+
+    def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        for name, draws in self._generators().items():
+            draws.set_state(state[name])
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Generator)}
+
+
+def adam(parameters: Iterable, lr: float, betas: Iterable[float]) -> torch.optim.Adam:
+    """Fused: one pass over the weights instead of a dozen."""
+    return torch.optim.Adam(parameters, lr=lr, betas=tuple(betas), fused=True)
+
+
+class Learner:
+    """One net, its objective, its optimiser and its methods.
+
+    net: on `device`; net(images) are features, net.logits(features, condition) the objective's
+    logits, where the condition is the column of the batch that `net.condition` names.
+    objective: (batch, logits) -> {name: scalar}, or None where methods are all there is to learn.
+    player: classifier or discriminator. steps: of the run; updates: of this net in all of them.
+    one_for_all: whether one output has to serve tasks that contradict each other.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        objective: Callable[[Batch, torch.Tensor], dict[str, torch.Tensor]] | None,
+        methods: Iterable[Method],
+        device: torch.device,
+        autocast,
+        *,
+        player: str,
+        seed: int,
+        steps: int,
+        updates: int,
+        batch_size: int,
+        image_size: int,
+        spectral_norm: bool,
+        lr: float,
+        adam_betas: tuple[float, float],
+        one_for_all: bool = False,
+    ):
+        self.net, self.objective, self.device, self.autocast = net, objective, device, autocast
+        self.player, self.seed, self.steps, self.updates = player, seed, steps, updates
+        self.batch_size, self.image_size = batch_size, image_size
+        self.spectral_norm, self.one_for_all = spectral_norm, one_for_all
+        self.methods = nn.ModuleDict({method.name: method for method in methods})
+        for method in self.methods.values():
+            method.setup(self)
+        parameters = [*net.parameters(), *self.methods.parameters()]
+        self.optimisers = {player: adam(parameters, lr, adam_betas)}
+
+    def head(self, method: Method, outputs: int) -> nn.Module:
+        """A linear head on the features, drawn from a seed of the method's own."""
+
+        def make():
+            layer = nn.Sequential(initialised(nn.Linear(self.net.width, outputs), 1.0))
+            if self.spectral_norm:
+                normalise_spectrally(layer)
+            return layer
+
+        return build(derived_seed(self.seed, f"head {method.name}"), make).to(self.device)
+
+    # ---- an update ----
+
+    def draw(self, player: str, n: int, step: int) -> dict[str, dict[str, torch.Tensor]]:
+        """What methods draw for an update, on the CPU, by their names."""
+        return {method.name: method.draw(player, n, step) for method in self._joining(player)}
+
+    def losses(self, batch: Batch, drawn: Mapping[str, Mapping]) -> dict[str, tuple]:
+        """Name -> (weight, scalar): the objective's and the methods', from one forward pass.
+
+        Raises UserError for a method's loss that is no scalar.
+        """
+        joining = self._joining(batch.player)
+        for method in joining:
+            method.extend(batch, drawn[method.name])
+        parts = [batch.images, *batch.extra.values()]
+        images = torch.cat(parts) if batch.extra else batch.images
+        with self.autocast():
+            features = self.net(images.contiguous(memory_format=torch.channels_last))
+            first, *others = features.split([len(part) for part in parts])
+            logits = self.logits(first, batch) if self.objective else None
+            out = Outputs(first, logits, dict(zip(batch.extra, others, strict=True)))
+            found = {}
+            if self.objective:
+                found = {k: (1.0, v) for k, v in self.objective(batch, logits).items()}
+            for method in joining:
+                term = method.loss(self, batch, out, drawn[method.name])
+                if term is None:
+                    continue
+                if not isinstance(term[1], torch.Tensor) or term[1].dim():
+                    shape = getattr(term[1], "shape", type(term[1]).__name__)
+                    raise UserError(
+                        f"{method.name}: its loss must be a scalar tensor, not of "
+                        f"{tuple(shape) if isinstance(shape, torch.Size) else shape}, "
+                        f"at step {batch.step + 1}"
+                    )
+                found[f"loss/{method.name}{PLAYERS[batch.player]}"] = term
+        return found
+
+    def logits(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The objective's logits (N,) float32."""
+        return self.net.logits(features, batch.column(self.net.condition))
+
+    def update(self, batch: Batch, drawn: Mapping[str, Mapping]) -> dict[str, torch.Tensor]:
+        """One step of the batch's player; its losses without their weights, detached."""
+        frozen = batch.player != self.player
+        if frozen:  # the net's weights take no gradient: a third of its backward pass saved
+            self._requires_grad(False)
+        losses = self.losses(batch, drawn)
+        total = sum(weight * value for weight, value in losses.values())
+        optimiser = self.optimisers[batch.player]
+        optimiser.zero_grad()
+        total.backward()
+        joining = self._joining(batch.player)
+        for method in joining:
+            method.after_backward(self, batch)
+        optimiser.step()
+        for method in joining:
+            method.after_step(self, batch)
+        if frozen:
+            self._requires_grad(True)
+        return {name: value.detach() for name, (_, value) in losses.items()}
+
+    def boundary(self, batches: Callable[[], Iterator[Batch]], *others: nn.Module) -> None:
+        """Tell the methods that the task is about to change. batches: makes batches of the task
+        that ends. The buffers of the net and of `others` are left as they were."""
+        with buffers_kept(self.net, *others):
+            for method in self.methods.values():
+                if method.takes_part(self.player):
+                    method.boundary(self, batches())
+
+    def _joining(self, player: str) -> list[Method]:
+        return [method for method in self.methods.values() if method.takes_part(player)]
+
+    def _requires_grad(self, yes: bool) -> None:
+        self.net.requires_grad_(yes)
+        self.methods.requires_grad_(yes)
+
+    # ---- evaluation ----
+
+    def train(self, yes: bool = True) -> None:
+        self.net.train(yes)
+        self.methods.train(yes)
+
+    @torch.inference_mode()
+    def read(self, batches: Iterable[torch.Tensor], function: Callable) -> list:
+        """function(images as `scale_images` gives them) of each batch (N, 3, S, S) uint8, with the
+        net as it is in evaluation."""
+        self.train(False)
+        results = []
+        for images in batches:
+            with self.autocast():
+                results.append(function(scale_images(images.to(self.device))))
+        return results
+
+    def evaluate(self, images: torch.Tensor) -> dict[str, float]:
+        """The methods' own metrics of held-out images (N, 3, S, S) uint8."""
+        found = {}
+        for method in self.methods.values():
+            found |= method.evaluate(self, images)
+        return found
+
+    # ---- everything the next update depends on ----
+
+    def state_dict(self) -> dict:
+        return {
+            "net": self.net.state_dict(),
+            "methods": {name: method.state_dict() for name, method in self.methods.items()},
+            "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.net.load_state_dict(state["net"])
+        for name, method in self.methods.items():
+            method.load_state_dict(state["methods"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])

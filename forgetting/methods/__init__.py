@@ -1,0 +1,248 @@
+"""Arms: which methods a run is made of. A method is a file with one `Method`, here or a user's.
+
+An arm is `rotation`, `replay+rotation` or `./my_idea.py+ewc`; where a study has models, the first
+name is one of those: `uncond+ewc`. It is a set: the order of the names changes no number.
+"""
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from forgetting.errors import UserError
+from forgetting.learner import Method
+from forgetting.settings import Setting, validate
+
+PLAIN = "vanilla"  # the method that does nothing
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a study's arm may begin with. kind: models of one kind differ in their methods alone;
+    fixed: values of contract settings that are no choice in it."""
+
+    kind: str
+    methods: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """A user's file with a method; sha256: of its bytes, in hex."""
+
+    name: str
+    path: Path
+    sha256: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm as `parse` found it.
+
+    name: as it was written, files by their names alone; key: the same text for all ways to write
+    the arm; asked: as it was written, files by their absolute paths.
+    """
+
+    name: str
+    key: str
+    asked: str
+    model: str | None
+    methods: tuple[type[Method], ...]
+    files: tuple[UserFile, ...]
+    fixed: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings of its methods: {"ewc.weight": Setting, ...}."""
+        return {
+            f"{method.name}.{name}": setting
+            for method in self.methods
+            for name, setting in method.settings.items()
+        }
+
+    @property
+    def uses(self) -> set[str]:
+        """The settings of the studies that its methods go by."""
+        return {name for method in self.methods for name in method.uses} - self.fixed.keys()
+
+    def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Its methods' settings, those of `given` and else their defaults. UserError where one is
+        not allowed, or of a method that is not in the arm."""
+        known = self.settings
+        for key in given:
+            method = key.partition(".")[0]
+            if method not in {m.name for m in self.methods} and method in available():
+                raise UserError(f"{key}: {method} is no part of {self.name}")
+        rules = {key: setting.rule for key, setting in known.items()}
+        defaults = {key: setting.default for key, setting in known.items()}
+        return {**defaults, **validate(given, rules)}
+
+    def make(
+        self, seed: int, values: Mapping[str, Any], of_study: Mapping[str, Any]
+    ) -> list[Method]:
+        """Its methods, each with its settings: `values` as `checked` gives them, and what it uses
+        of the study's."""
+        made = []
+        for method in self.methods:
+            own = {name: values[f"{method.name}.{name}"] for name in method.settings}
+            given = {**of_study, **self.fixed}
+            used = {name: given[name] for name in method.uses if name in given}
+            made.append(method({**used, **own}, seed))
+        return made
+
+
+@functools.cache
+def available() -> dict[str, type[Method]]:
+    """Every built-in method by its name: the files in this folder."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: _method_in(importlib.import_module(f"{__name__}.{name}"), name) for name in names}
+
+
+def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = None) -> Arm:
+    """The arm that `text` means. key: the setting it stands for; models: what it has to begin with.
+
+    Raises UserError, with near names, for what is no method, for a user's file that holds none or
+    two, and for a name twice.
+    """
+    first, *rest = text.split("+")
+    model = Model("")
+    if models:
+        if first not in models:
+            hint = _near(first, models)
+            if first in available() or first.endswith(".py"):
+                hint = f"a model stands in front, as in {next(iter(models))}+{first}"
+            raise UserError(f"{key}: {first} is no model; {hint}")
+        model, words = models[first], [*models[first].methods, *rest]
+    else:
+        words = [first, *rest]
+    found: dict[str, type[Method]] = {}
+    files = []
+    for word in words:
+        method, file = _find(word, key, models or {})
+        if method.name in found:
+            raise UserError(f"{key}: {method.name} stands twice in {text}")
+        if method.name in (models or {}) or (file and method.name in available()):
+            raise UserError(f"{key}: the name {method.name} of {word} is taken; rename the file")
+        found[method.name] = method
+        files += [file] if file else []
+    for name, method in found.items():
+        variants = [n for n, other in found.items() if n != name and issubclass(method, other)]
+        if variants:
+            raise UserError(f"{key}: {name} stands in for {variants[0]}; take one of them")
+
+    by_path = {str(file.path): file.name for file in files}
+    paths = [str(_path(word)) if word.endswith(".py") else word for word in text.split("+")]
+    methods = {name: method for name, method in sorted(found.items()) if name != PLAIN}
+    return Arm(
+        name="+".join(by_path.get(word, word) for word in paths),
+        key=_key(first, set(methods), models),
+        asked="+".join(paths),
+        model=first if models else None,
+        methods=tuple(methods.values()),
+        files=tuple(files),
+        fixed=model.fixed,
+    )
+
+
+def describe() -> str:
+    """Every built-in method: a line, its settings, its source."""
+    lines = []
+    for name, method in available().items():
+        lines.append(f"{name:10} {method.__doc__.splitlines()[0]}")
+        lines += [
+            f"{'':10}   {name}.{key}={setting.default}  {setting.help}: {setting.rule.wanted}"
+            for key, setting in method.settings.items()
+        ]
+        if method.uses:
+            lines.append(f"{'':10}   goes by {', '.join(method.uses)}")
+        if method.source:
+            lines.append(f"{'':10}   {method.source}")
+    return "\n".join(lines)
+
+
+def _key(first: str, methods: set[str], models: Mapping[str, Model] | None) -> str:
+    if not models:
+        return "+".join(sorted(methods)) or PLAIN
+    # Of the models that the arm can be seen as, the one with the most in it: uncond+rotation is
+    # ssgan.
+    kind, fixed = models[first].kind, models[first].fixed
+    alike = {
+        name: model
+        for name, model in models.items()
+        if model.kind == kind and model.fixed == fixed and methods >= set(model.methods)
+    }
+    best = max(alike, key=lambda name: len(alike[name].methods))
+    return "+".join([best, *sorted(methods - set(alike[best].methods))])
+
+
+def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], UserFile | None]:
+    if word.endswith(".py"):
+        path = _path(word)
+        try:
+            content = path.read_bytes()
+            text = content.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UserError(f"{key}: {word} cannot be read: {reason}") from None
+        if not re.fullmatch(r"[A-Za-z_][\w-]*", path.stem):
+            raise UserError(f"{key}: {word}: a method's file is named by letters, digits, _ and -")
+        sha256 = hashlib.sha256(content).hexdigest()
+        return _user_method(path, sha256), UserFile(path.stem, path, sha256, text)
+    if word in available():
+        return available()[word], None
+    if word in models:
+        raise UserError(f"{key}: {word} is a model, and stands in front of the methods")
+    raise UserError(f"{key}: {word or 'nothing'} is no method; {_near(word, available())}")
+
+
+def _near(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
+    known = f"there are {', '.join(names)}, or the path of a .py file"
+    return f"did you mean {near[0]}?" if near else known
+
+
+def _path(word: str) -> Path:
+    return Path(word).expanduser().absolute()
+
+
+@functools.cache
+def _user_method(path: Path, sha256: str) -> type[Method]:
+    """The method in a user's file of this content."""
+    name = f"user_method_{path.stem}_{sha256[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [f"line {error.lineno}: "] if isinstance(error, SyntaxError) else [""]
+        what = " ".join(str(error).split())
+        raise UserError(f"{path.name}: {lines[0]}{type(error).__name__}: {what}") from None
+    return _method_in(module, path.stem)
+
+
+def _method_in(module: ModuleType, name: str) -> type[Method]:
+    """The one Method that a module defines, which gets its file's name."""
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"{Path(module.__file__).name}: it must have one Method in it, not {len(found)}"
+        )
+    found[0].name = name
+    return found[0]

@@ -1,0 +1,65 @@
+"""The self-supervised loss of Chen et al., arXiv 1811.11212, Section 4: predict the rotation.
+
+L_D = -V(G, D) - beta  * E_{x~data} E_{r~R} [log Q_D(R = r | x^r)]
+L_G = +V(G, D) - alpha * E_{x~G}    E_{r~R} [log Q_D(R = r | x^r)]
+"""
+
+import torch
+
+from forgetting.devices import evaluation_batch
+from forgetting.learner import Learner, Method
+from forgetting.rotation import rotation_labels, rotation_loss, rows_to_turn, turned_copies
+
+
+def annealed(start: float, end: float, step: int, steps: int) -> float:
+    """From `start` at step 0 to `end` at the last of `steps`, in a straight line."""
+    return start + (end - start) * step / max(1, steps - 1)
+
+
+def rotation_logits(learner: Learner, images: torch.Tensor) -> torch.Tensor:
+    """The rotation head's logits (N, 4) float32, on the CPU, for images uint8 as they are."""
+    net = learner.net
+    batches = images.split(evaluation_batch(images, learner.device))
+    return torch.cat(learner.read(batches, lambda x: net.rotation_head(net(x)).float().cpu()))
+
+
+class Rotation(Method):
+    """A second loss: tell by how much real images (a generator: its fakes) were rotated."""
+
+    source = "Chen et al. 2019, arXiv 1811.11212"
+    uses = ("rotation_weight", "rotated_images", "alpha", "alpha_end", "beta")
+    players = ("classifier", "discriminator", "generator")
+    purpose = "rotation"
+
+    def setup(self, learner):
+        self.steps = learner.steps
+
+    def weight_at(self, player: str, step: int) -> float:
+        if player == "generator":
+            return annealed(self.alpha, self.alpha_end, step, self.steps)
+        return self.rotation_weight if player == "classifier" else self.beta
+
+    def takes_part(self, player):
+        return any(self.weight_at(player, step) for step in (0, self.steps - 1))
+
+    def draw(self, player, n, step):
+        rows = rows_to_turn(player, n, self.rotated_images, self.draws)
+        labels = rotation_labels(len(rows))
+        return {
+            "rows": rows,
+            "labels": labels,
+            "weight": torch.tensor(self.weight_at(player, step)),
+        }
+
+    def extend(self, batch, drawn):
+        batch.extra[self.name] = turned_copies(batch.images[batch.own][drawn["rows"]])
+
+    def loss(self, learner, batch, out, drawn):
+        upright = out.features[batch.own][drawn["rows"]]
+        logits = learner.net.rotation_head(torch.cat([upright, out.extra[self.name]]))
+        return drawn["weight"], rotation_loss(logits, drawn["labels"])
+
+    def evaluate(self, learner, images):
+        logits = rotation_logits(learner, torch.cat([images, turned_copies(images)]))
+        right = logits.argmax(1) == rotation_labels(len(images))
+        return {f"accuracy/{self.name}": float(right.numpy().mean())}

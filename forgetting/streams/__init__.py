@@ -1,0 +1,102 @@
+"""What moves: which task an update is for, asked of one `Schedule`; a file for each stream."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from forgetting.errors import UserError
+from forgetting.seeding import generator
+from forgetting.settings import Rule, Setting, choice, optional, share
+
+
+def order_of_tasks() -> Rule:
+    def accept(value):
+        if value == "seeded":
+            return value
+        if sorted(value) != list(range(len(value))) or any(isinstance(c, bool) for c in value):
+            raise ValueError
+        return list(value)
+
+    return Rule("seeded or a permutation of the tasks, as [2,0,1]", accept)
+
+
+SETTINGS = {
+    "stream.order": Setting(
+        None, optional(order_of_tasks(), "as they are numbered"), "in which the tasks come"
+    ),
+    "stream.switch": Setting(
+        "abrupt",
+        choice("abrupt", "gradual", "none"),
+        "how one task follows another; none: all at once",
+    ),
+    "stream.blend": Setting(
+        0.5, share(above=0), "of a task, the share over which a gradual next one mixes in"
+    ),
+}
+USED_BY = {"stream.blend": ("stream.switch", "gradual")}  # a setting that only one value needs
+
+
+def resolved_order(order: Any, tasks: int, seed: int) -> list[int]:
+    """The tasks in the order in which they come. Raises UserError for another number of tasks."""
+    if order is None:
+        return list(range(tasks))
+    if order == "seeded":
+        return torch.randperm(tasks, generator=generator(seed, "order of tasks")).tolist()
+    if len(order) != tasks:
+        raise UserError(
+            f"stream.order: it must have each of the {tasks} tasks once, from 0 to {tasks - 1}, "
+            f"not {order}"
+        )
+    return list(order)
+
+
+class Schedule:
+    """When tasks change: `order` is gone through `cycles` times, each task for so many updates.
+
+    switch: abrupt; gradual: over the last share `blend` of a task more and more rows are of the
+    next one (the run's last task has none); none: every row is of any task, while tasks and
+    boundaries are counted as in the moving stream, its stationary control.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[int],
+        iterations_per_task: int,
+        cycles: int,
+        switch: str = "abrupt",
+        blend: float = 0.5,
+    ):
+        self.order, self.iterations_per_task = list(order), iterations_per_task
+        self.steps = cycles * len(self.order) * iterations_per_task
+        self.switch, self.blend = switch, blend
+
+    def task(self, step: int) -> int:
+        """The task whose turn it is at update number `step` (from 0)."""
+        return self.order[step // self.iterations_per_task % len(self.order)]
+
+    def ends(self, done: int) -> bool:
+        """Whether a task ends with update number `done` (counted from 1); 0: none has begun."""
+        return done > 0 and done % self.iterations_per_task == 0
+
+    def changes(self, done: int) -> bool:
+        """Whether another task follows on the one that ended."""
+        return self.ends(done) and done < self.steps
+
+    def share_of_next(self, step: int) -> float:
+        """The share of an update's rows that are of the next task already, in [0, 1)."""
+        left = self.iterations_per_task - step % self.iterations_per_task  # this one included
+        length = max(1, round(self.blend * self.iterations_per_task))
+        if self.switch != "gradual" or left > length or step + left >= self.steps:
+            return 0.0
+        return (length + 1 - left) / (length + 1)
+
+    def tasks(self, step: int, n: int, draws: torch.Generator) -> torch.Tensor:
+        """The task of each of n rows, (n,) int64; an abrupt switch draws nothing."""
+        if self.switch == "none":
+            return torch.tensor(self.order)[torch.randint(len(self.order), (n,), generator=draws)]
+        tasks = torch.full((n,), self.task(step))
+        if share := self.share_of_next(step):
+            following = self.task(step + self.iterations_per_task)
+            tasks[torch.rand(n, generator=draws) < share] = following
+        return tasks

@@ -1,0 +1,76 @@
+"""The moving stream: "class c against all others", for c = 0, 1, ... in turn.
+
+Chen et al., arXiv 1811.11212, Section 3 and Figure 3.
+"""
+
+import torch
+
+from forgetting.data import Dataset
+from forgetting.learner import Batch
+from forgetting.networks import scale_images
+from forgetting.streams import Schedule
+
+
+class OneVsAll:
+    """Batches of binary tasks, a task a class; when it is whose turn, the schedule says.
+
+    A balanced batch is half images of the rows' classes and half others (an odd batch has one more
+    of the others); an unbalanced one is drawn from all images alike, as a plain 1-vs-all problem
+    would be. Images are drawn with replacement.
+
+    dataset: each class present. draws: a CPU generator; it and the step are all the state there is.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        schedule: Schedule,
+        batch_size: int,
+        balanced: bool,
+        draws: torch.Generator,
+    ):
+        self.dataset, self.schedule, self.draws = dataset, schedule, draws
+        self.batch_size, self.balanced = batch_size, balanced
+        labels = dataset.train_labels.cpu()
+        self.images = len(labels)
+        self.tasks = len(dataset.classes)
+        self.of_class = [(labels == c).nonzero()[:, 0] for c in range(self.tasks)]
+        self.of_others = [(labels != c).nonzero()[:, 0] for c in range(self.tasks)]
+
+    def draw(self, step: int, draws: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        """All that is random in the batch of update number `step`, on the CPU: rows of the training
+        images and their tasks, (B,) int64. draws: instead of the stream's own."""
+        draws, n = draws or self.draws, self.batch_size
+        if not self.balanced:
+            rows = torch.randint(self.images, (n,), generator=draws)
+            return {"rows": rows, "tasks": self.schedule.tasks(step, n, draws)}
+        rows, tasks = [], []
+        for pools, some in ((self.of_class, n // 2), (self.of_others, n - n // 2)):
+            tasks.append(self.schedule.tasks(step, some, draws))
+            rows.append(_draw(pools, tasks[-1], draws))
+        return {"rows": torch.cat(rows), "tasks": torch.cat(tasks)}
+
+    def batch(self, drawn: dict[str, torch.Tensor], step: int) -> Batch:
+        """The images of what was drawn, on the dataset's device; a target is 1 for the class."""
+        rows, tasks = drawn["rows"], drawn["tasks"]
+        labels = self.dataset.train_labels[rows]
+        return Batch(
+            images=scale_images(self.dataset.train_images[rows]),
+            targets=(labels == tasks).float(),
+            tasks=tasks,
+            labels=labels,
+            real=[slice(0, len(rows))],
+            fake=[],
+            player="classifier",
+            step=step,
+        )
+
+
+def _draw(pools: list, tasks: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """A row of the pool of each task."""
+    rows = torch.empty_like(tasks)
+    for task in tasks.unique().tolist():
+        of_it = tasks == task
+        n = int(of_it.sum())
+        rows[of_it] = pools[task][torch.randint(len(pools[task]), (n,), generator=draws)]
+    return rows

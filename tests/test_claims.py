@@ -1,0 +1,45 @@
+"""What plans declare of their runs."""
+
+import pytest
+
+from experiments.sweeps.claims import claims, claims_of
+from experiments.sweeps.plan import read_plan
+from forgetting.errors import UserError
+
+CLAIM = {"words": "it helps", "measure": "recovery", "arm": "ewc", "expected": "above"}
+
+
+def test_the_papers_six_claims_are_one_family_of_two_plans():
+    found = [*claims("sequential_tasks"), *claims("gan_probe")]
+    assert len(found) == 6 and {claim.family for claim in found} == {"the paper's"}
+    assert {claim.expected for claim in found} == {"above", "below", "not above"}
+    assert [claim.baseline for claim in found] == [
+        "vanilla", "augment", "uncond", None, None, "uncond",
+    ]  # fmt: skip
+
+
+def test_a_plans_name_is_its_family_where_it_names_none():
+    plan = {"study": "gan_probe", "settings": {"dataset": {"size": 16}}, "claims": [CLAIM]}
+    (claim,) = claims_of(plan, "plans/cures.toml")
+    assert claim.family == "cures" and claim.baseline is None
+    assert claim.settings == {"dataset.size": 16}
+
+
+@pytest.mark.parametrize(
+    "text,line",
+    [
+        ("family = 3", "family in {} must be a text"),
+        ("claims = 3", "claims in {} must be [[claims]], each with its settings"),
+        ("[[claims]]\nwords = 'x'", "claim 1 of {}: arm must be a text"),
+        ("[[claims]]\nbaselines = 'x'", "claim 1 of {} has 'baselines'; it holds words, measure"),
+        ("[[claims]]\nwords = 'x'\narm = 'a'\nmeasure = 'm'\nexpected = 'more'",
+         "claim 1 of {}: expected must be one of above, below, not above, not below"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text(f'study = "gan_probe"\n{text}\n')
+    with pytest.raises(UserError) as error:
+        read_plan(str(path))
+    assert str(error.value).startswith("PLAN: " + line.format(path))
+    assert "\n" not in str(error.value)
