@@ -10,9 +10,34 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-from forgetting.devices import to_device
+from forgetting.devices import all_to_device, to_device
+from forgetting.errors import UserError
 
 WARM_UP = 3  # iterations before the capture: convolutions are chosen and optimisers get their state
+
+
+def iteration(compute: Callable[..., dict[str, torch.Tensor]], learner, graphs: str):
+    """compute(drawn) -> losses for what was drawn on the CPU; on a GPU with graphs="auto" as a CUDA
+    graph, unless a method of the learner cannot be captured, which is said."""
+    if learner.device.type == "cuda" and graphs == "auto":
+        against = [method.name for method in learner.methods.values() if not method.capturable]
+        if not against:
+            return GraphedIteration(compute, learner.optimisers.values(), learner.device)
+        print(f"graphs: the iteration is not captured: {against[0]} cannot be")
+    return PlainIteration(compute, learner.device)
+
+
+class PlainIteration:
+    """compute(drawn) with every kernel launched by itself."""
+
+    def __init__(self, compute: Callable[..., dict[str, torch.Tensor]], device: torch.device):
+        self.compute, self.device = compute, device
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+    def __call__(self, drawn) -> dict[str, torch.Tensor]:
+        return self.compute(all_to_device(drawn, self.device))
 
 
 class GraphedIteration:
@@ -86,6 +111,11 @@ class GraphedIteration:
             with torch.cuda.graph(graph):
                 self._losses = self.compute(self._drawn)
             self._graph = graph
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"graphs: this iteration cannot be captured ({reason}); use graphs=off"
+            ) from None
         finally:
             for group, capturable in zip(groups, before, strict=True):
                 group["capturable"] = capturable

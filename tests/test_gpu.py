@@ -231,6 +231,17 @@ def test_a_graph_is_the_iteration_that_it_captured():
         torch.testing.assert_close(one, other, rtol=0.02, atol=1e-3)
 
 
+@each_study
+def test_a_study_is_the_same_with_and_without_a_graph(study):
+    with_graph, without = (built(study, DEVICE, graphs=graphs) for graphs in ("auto", "off"))
+    for _ in range(8):
+        ours, exact = ({k: float(v) for k, v in s.step().items()} for s in (with_graph, without))
+        assert ours == pytest.approx(exact, rel=0.02, abs=0.02)
+    iterate = getattr(with_graph, "gan", with_graph).iterate
+    assert REHEARSED or (iterate.failure is None and iterate._graph is not None)
+    assert_same(draws(with_graph), draws(without))
+
+
 def all_to(drawn):
     if isinstance(drawn, Mapping):
         return {key: all_to(value) for key, value in drawn.items()}

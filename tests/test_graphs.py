@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import benchmarks
 from forgetting.graphs import GraphedIteration
 from forgetting.networks import normalise_spectrally
 
@@ -78,6 +79,37 @@ def test_from_static_buffers_it_is_the_plain_iteration_to_the_bit():
         places.add(graphed._drawn["of"][1]["latents"].data_ptr())
     assert len(places) == 1
     assert all(map(torch.equal, plain.everything(), static.everything()))
+
+
+ARMS = [
+    *(("sequential_tasks", {"method": method}) for method in ("vanilla", "rotation", "augment")),
+    *(
+        ("gan_probe", {"model": model})
+        for model in ("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only")
+    ),
+    ("gan_probe", {"model": "ssgan", "alpha_end": 0.0, "d_steps": 2}),
+    ("gan_probe", {"model": "uncond", "regularizer": "gradient_penalty", "spectral_norm": False}),
+]
+
+
+@pytest.mark.parametrize("study, arm", ARMS, ids=lambda x: x if isinstance(x, str) else str(x))
+def test_a_study_steps_from_static_buffers_as_it_does_plainly(study, arm):
+    narrow = {"width": 4, "discriminator_width": 4, "generator_width": 4, "batch_size": 8}
+    keys = ["width"] if study == "sequential_tasks" else list(narrow)[1:3]
+    settings = {key: narrow[key] for key in (*keys, "batch_size")} | arm
+    if study == "sequential_tasks":
+        settings["rotated_images"] = 2
+    plain, static = (
+        benchmarks.learner(study, "quick", CPU, **settings, **{"dataset.size": 8}) for _ in range(2)
+    )
+    stepping = static.gan if study == "gan_probe" else static
+    optimisers = static.learner.optimisers.values()
+    stepping.iterate = GraphedIteration(stepping._compute, optimisers, CPU)
+    for _ in range(4):
+        losses, others = plain.step(), static.step()
+        assert losses == others and losses
+    states = [study.learner.state_dict()["net"] for study in (plain, static)]
+    assert all(map(torch.equal, *(state.values() for state in states)))
 
 
 def test_what_is_drawn_must_keep_its_shape():
