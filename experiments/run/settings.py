@@ -95,6 +95,12 @@ COMMON = {
         choice("auto", "fp32", "bf16"),
         "auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16",
     ),
+    "graphs": Setting(
+        "auto",
+        choice("auto", "off"),
+        "auto (a GPU gets an iteration as one CUDA graph) or off",
+        incidental=True,
+    ),
     "results_dir": Setting(
         lambda _: default_path("results/runs"), path(), "where runs are stored", incidental=True
     ),
@@ -114,7 +120,7 @@ COMMON = {
 }
 # What the runner itself does with them; a study is given the others.
 OF_THE_RUNNER = COMMON.keys() - {
-    *("seed", "batch_size", "width", "spectral_norm", "lr", "adam_betas")
+    *("seed", "batch_size", "width", "spectral_norm", "lr", "adam_betas", "graphs")
 }
 
 
