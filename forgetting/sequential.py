@@ -72,7 +72,7 @@ class SequentialTasks:
         self.tasks = len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
         self.schedule = Schedule(task_order, iterations_per_task, cycles, switch, blend)
-        self.info: dict = {"task_order": task_order}
+        self.info: dict = {"task_order": task_order, **self.arm.record}
         self.total_steps, self.position = self.schedule.steps, 0
 
         self.stream = one_vs_all.OneVsAll(
