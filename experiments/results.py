@@ -73,6 +73,8 @@ def _without_paths(value):
         return {k: _without_paths(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_without_paths(v) for v in value]
+    if isinstance(value, str) and value.rstrip("'\"").endswith(".py") and "+" in value:
+        return "+".join(_without_paths(part) for part in value.split("+"))  # an arm with files
     if isinstance(value, str) and re.search(r"(^|[=:'\"\s])(/|\.\./|~)", value):
         key = re.match(r"[\w.]+=|", value)[0]
         return key + value.rstrip("'\"").rsplit("/", 1)[-1]

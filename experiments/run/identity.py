@@ -57,7 +57,8 @@ def arm_name(
     defaults: of the settings of users' files.
     """
     arm = whole[study.arm]
-    usual = {key: s.default_in(whole) for key, s in study.settings.items() if s.of_arm}
+    own = {key: s for key, s in study.settings.items() if s.of_arm and key in whole}
+    usual = {key: setting.default_in(whole) for key, setting in own.items()}
     usual |= {key: s.default for key, s in arms.settings_of(arm, study.models).items()}
     usual |= defaults or {}
     # Of the last method the name need not be said again.

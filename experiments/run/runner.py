@@ -147,7 +147,7 @@ def _read_updates(study: Study, options: dict) -> tuple[dict, list[str]]:
         key, equals, _ = update.partition("=")
         if equals:
             method = key.strip().partition(".")[0]
-            if key.strip() not in table and method in available():
+            if method in available() and not any(k.startswith(f"{method}.") for k in table):
                 raise UserError(
                     f"{key.strip()}: {method} is no part of {arm or 'the arms'}; add it, as in "
                     f"{study.arm}={arm or study.default_arms[0]}+{method}"
@@ -166,7 +166,8 @@ def _settings(study: Study, updates: dict, presets: list) -> dict:
     """All settings, flat and checked, before anything is looked up."""
     if not presets:
         presets = ["paper" if torch.cuda.is_available() else "quick"]
-    table = study.table(flat(updates).get(study.arm))
+    arm = flat(updates).get(study.arm)
+    table = study.table(arm) if isinstance(arm, str) else study.settings
     validate(flat(updates), table)  # before Sacred seeds itself with what may be no seed
     config = create_run(
         study.experiment, "print_config", updates, presets, log_level="CRITICAL"
