@@ -144,6 +144,8 @@ ex = tell(Experiment("gan_probe", save_git_info=has_code_version()), SETTINGS, P
 
 def check(settings, images) -> None:
     images.training_subset(settings["probe_images"])
+    if _has_generator(settings):
+        images.require_test_images(2, "the distance of samples")
     if len(images.classes) < 2 and settings["model"] == "cond":
         raise UserError(f"model: cond needs labels, and {images.label} has one class folder")
     if settings["spectral_norm"] != (settings["regularizer"] == "spectral_norm"):

@@ -14,13 +14,11 @@ from forgetting import measures, methods, probes
 from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
-from forgetting.errors import UserError
 from forgetting.graphs import iteration
 from forgetting.learner import Batch, Learner
 from forgetting.networks import Classifier, build
 from forgetting.seeding import derived_seed, generator
-from forgetting.streams import Schedule, resolved_order
-from forgetting.streams.one_vs_all import OneVsAll
+from forgetting.streams import Schedule, one_vs_all, resolved_order
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
@@ -68,11 +66,7 @@ class SequentialTasks:
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.arm = methods.parse(method)
         self.per_task_head = head == "per_task"
-        if switch == "none" and not self.per_task_head:
-            raise UserError(
-                "stream.switch: none needs head=per_task: one output would be asked of every class "
-                "at once whether an image is of it"
-            )
+        one_vs_all.require_heads(switch, head)
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
         self.tasks = len(dataset.classes)
@@ -81,7 +75,7 @@ class SequentialTasks:
         self.info: dict = {"task_order": task_order}
         self.total_steps, self.position = self.schedule.steps, 0
 
-        self.stream = OneVsAll(
+        self.stream = one_vs_all.OneVsAll(
             dataset, self.schedule, batch_size, balanced, generator(seed, "stream")
         )
         self.boundary_draws = generator(seed, "boundary")

@@ -179,6 +179,7 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
             "train_images": len(dataset.train_labels),
             "test_images": len(dataset.test_labels),
             "fingerprint": dataset.fingerprint,
+            "notes": list(dataset.notes),
         },
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),

@@ -100,6 +100,7 @@ def _main(study: Study, argv: list[str]) -> int:
         f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
         f"{settings['precision']}; choose another with: with quick | cpu | paper"
     )
+    print(dataset.account())
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     if options["--id"] and len(arms) > 1:
         raise UserError(f"--id: it names one run; set {study.arm}, too")

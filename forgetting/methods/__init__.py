@@ -20,7 +20,7 @@ from typing import Any
 
 from forgetting.errors import UserError
 from forgetting.learner import Method
-from forgetting.settings import Setting, validate
+from forgetting.settings import Setting, validate, with_defaults
 
 PLAIN = "vanilla"  # the method that does nothing
 
@@ -83,9 +83,14 @@ class Arm:
             method = key.partition(".")[0]
             if method not in {m.name for m in self.methods} and method in available():
                 raise UserError(f"{key}: {method} is no part of {self.name}")
-        rules = {key: setting.rule for key, setting in known.items()}
-        defaults = {key: setting.default for key, setting in known.items()}
-        return {**defaults, **validate(given, rules)}
+        return with_defaults(validate(given, known), known)
+
+    def check(
+        self, given: Mapping[str, Any], of_study: Mapping[str, Any], player: str, batch_size: int
+    ) -> None:
+        """Raise UserError where its methods' settings are wrong or do not fit the run."""
+        for method in self.make(0, self.checked(given), of_study):
+            method.check(player, batch_size)
 
     def make(
         self, seed: int, values: Mapping[str, Any], of_study: Mapping[str, Any]
