@@ -1,4 +1,4 @@
-"""How fast both studies train and probe: against PyTorch's defaults, a well-kept library, and what
+"""How fast both studies train: against PyTorch's defaults, a well-kept library, and what
 the machine's convolutions allow."""
 
 import dataclasses
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,7 +33,7 @@ from experiments.benchmarks import (
     with_our_allocator,
 )
 from experiments.run import resolve
-from forgetting import data, networks, probes
+from forgetting import data, networks
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies
 
@@ -42,7 +41,6 @@ PEER = "torch-mimicry==0.1.16"
 AIM_PEER = {"cpu": "at least 3.5 (bf16)", "gpu": "at least 10"}
 AIM_PLAIN = {"cpu": "at least 2 (bf16)", "gpu": "at least 5"}
 AIM_FLOOR = {"cpu": "at least 0.7", "gpu": "at least 0.4"}
-AIM_PROBE = {"cpu": "at least 2", "gpu": "at least 20"}
 LOOPS = (
     ("ssgan", "gan_probe", {"model": "ssgan"}),
     ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
@@ -292,52 +290,6 @@ def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def _widths(width: int) -> dict:
     return {"discriminator_width": width, "generator_width": 2 * width}
-
-
-def linear_probe(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:
-    """50,000 x 8,192 features of real images' pixels: ours against scikit-learn on float64."""
-    n, n_test, size = (500, 200, 16) if small else (50_000, 2_000, 64)
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    digits = data.load("digits", "", size)
-    noise = torch.Generator().manual_seed(0)
-
-    def features(images, n):
-        chosen = torch.randint(len(images), (n,), generator=noise)
-        pixels = images[chosen].float().mean(1).flatten(1).repeat(1, 2)
-        return pixels + 40 * torch.randn(pixels.shape, generator=noise), chosen
-
-    train, chosen = features(digits.train_images, n)
-    labels = digits.train_labels[chosen]
-    test, chosen = features(digits.test_images, n_test)
-    test_labels = digits.test_labels[chosen]
-    here = [x.to(device) for x in (train, labels, test, test_labels)]
-    accuracies = {}
-
-    def ours():
-        accuracies["ours"], converged = probes.linear_probe(*here, c=1e-4)
-        if not converged:
-            raise UserError("bench: the probe did not converge")
-
-    arrays = [x.numpy().astype(np.float64) for x in (train, test)]
-
-    def theirs():
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-4, max_iter=500))
-        model.fit(arrays[0], labels.numpy())
-        accuracies["theirs"] = model.score(arrays[1], test_labels.numpy())
-
-    if device.type == "cuda":
-        ours()  # the first is slow to start
-        alone = seconds(theirs)  # on the CPU, whatever the GPU does, and far longer
-        ratios = [alone / seconds(ours, device) for _ in range(rounds)]
-    else:
-        ratios = [seconds(theirs) / seconds(ours) for _ in range(rounds)]
-    if abs(accuracies["ours"] - accuracies["theirs"]) > 0.002:
-        raise UserError(f"bench: the probes' accuracies differ: {accuracies}")
-    name = f"linear probe {n:,} x {train.shape[1]:,}, of float64's"
-    yield row(name, device_name(device), ratios, AIM_PROBE)
 
 
 def evaluation_share(rounds: int, device: torch.device) -> Iterator[dict]:
