@@ -75,6 +75,11 @@ class Arm:
         """The settings of the studies that its methods go by."""
         return {name for method in self.methods for name in method.uses} - self.fixed.keys()
 
+    @property
+    def boundaries(self) -> bool:
+        """Whether a method of it does anything where a task ends."""
+        return any(method.boundary is not Method.boundary for method in self.methods)
+
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Its methods' settings, those of `given` and else their defaults. UserError where one is
         not allowed, or of a method that is not in the arm."""
