@@ -14,6 +14,7 @@ from forgetting import measures, methods, probes
 from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
+from forgetting.graphs import iteration
 from forgetting.learner import Batch, Learner
 from forgetting.networks import Classifier, build
 from forgetting.seeding import derived_seed, generator
@@ -47,6 +48,7 @@ class SequentialTasks:
         width: int,
         lr: float,
         adam_betas: tuple[float, float],
+        graphs: str = "auto",
         rotation_weight: float,
         rotated_images: int,
         head: str,
@@ -70,7 +72,7 @@ class SequentialTasks:
         self.tasks = len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
         self.schedule = Schedule(task_order, iterations_per_task, cycles, switch, blend)
-        self.info: dict = {"task_order": task_order}
+        self.info: dict = {"task_order": task_order, **self.arm.record}
         self.total_steps, self.position = self.schedule.steps, 0
 
         self.stream = one_vs_all.OneVsAll(
@@ -103,6 +105,7 @@ class SequentialTasks:
             adam_betas=adam_betas,
             one_for_all=not self.per_task_head,
         )
+        self.iterate = iteration(self._compute, self.learner, graphs)
         self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
         self.probe_indices = dataset.training_subset(probe_images).to(device)
 
@@ -112,7 +115,7 @@ class SequentialTasks:
         """One training iteration, and what methods do where a task ends; the losses as scalar
         tensors."""
         self.learner.train()
-        losses = self._compute(all_to_device(self._draw(), self.device))
+        losses = self.iterate(self._draw())
         self.position += 1
         if self.schedule.changes(self.position):
             self.learner.boundary(self._batches_of_the_task)
@@ -217,6 +220,7 @@ class SequentialTasks:
 
     def load_state_dict(self, state: dict) -> None:
         self.position = state["position"]
+        self.iterate.forget()
         self.learner.load_state_dict(state["learner"])
         self.stream.draws.set_state(state["stream"])
         self.boundary_draws.set_state(state["boundary"])

@@ -116,8 +116,14 @@ def path() -> Rule:
     return Rule("a path", accept)
 
 
+class ReadAsNumber(ValueError):
+    """A text was asked for, and what was typed is read as a number or a word of Python."""
+
+
 def text() -> Rule:
     def accept(value):
+        if value is None or isinstance(value, bool | int | float):
+            raise ReadAsNumber
         if not isinstance(value, str) or not value:
             raise ValueError
         return value
@@ -221,6 +227,11 @@ def validate(settings: Mapping[str, Any], table: Mapping[str, Setting]) -> dict[
         rule = table[key].rule
         try:
             checked[key] = rule.accept(value)
+        except ReadAsNumber:
+            raise UserError(
+                f"{key}: it must be {rule.wanted}, and {value!r} is read as a number or word "
+                f"of Python; quote it twice, as in \"{key}='{value}'\""
+            ) from None
         except (ValueError, TypeError, OverflowError):
             raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}") from None
     return checked

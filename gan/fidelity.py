@@ -6,6 +6,7 @@ is always called fd_<extractor>, never FID: the two have neither scale nor meani
 """
 
 import copy
+import os
 import socket
 import sys
 from pathlib import Path
@@ -119,7 +120,8 @@ def _register(extractor: Extractor) -> str:
 
 def inception_available(seconds: float = SECONDS_TO_LOOK_ONLINE) -> bool:
     """Whether Inception's weights are on disk, or their server answers within `seconds`."""
-    return _inception_file().is_file() or answers(_inception_url(), seconds)
+    # Path.is_file() raises where the home folder cannot be read.
+    return os.path.isfile(_inception_file()) or answers(_inception_url(), seconds)
 
 
 def _inception_url() -> str:
@@ -136,7 +138,7 @@ def _inception_file() -> Path:
 def _fetch_inception() -> bool:
     """Download Inception's weights (91 MB) unless they are on disk; whether they are there now."""
     file, url = _inception_file(), _inception_url()
-    if file.is_file():
+    if os.path.isfile(file):
         return True
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_TO_LOOK_ONLINE)  # a stalled download ends
@@ -148,4 +150,4 @@ def _fetch_inception() -> bool:
         print(f"Inception's weights could not be downloaded: {error}")
     finally:
         socket.setdefaulttimeout(before)
-    return file.is_file()
+    return os.path.isfile(file)

@@ -3,15 +3,8 @@
 
 from forgetting.errors import UserError
 from forgetting.methods import Arm, Model, parse
-from forgetting.settings import Setting, integer
 
 ALONE = "no generator"
-BOUNDARY_EVERY = Setting(
-    1000,
-    integer(1),
-    "generator updates between what methods do where a task ends (ewc)",
-    lambda settings: parse_model(settings["model"]).boundaries,
-)
 MODELS = {
     "uncond": Model("plain"),
     "cond": Model("class"),

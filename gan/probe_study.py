@@ -75,17 +75,18 @@ class ProbeStudy:
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
         self.extractor = dict(extractor)
         self.held_out = dataset.balanced_test_subset(FAKES).to(device)
+        self.arm = parse_model(model)
         self.info = {
             **extractor,
             "held_out_real_images": len(self.held_out),
             "probe_c": self.probe_c,
             "evaluation_seconds": self.seconds,
+            **self.arm.record,
         }
         self.total_steps, self.boundary_every = steps, boundary_every
         self.probe_every, self.probe_features = probe_every, probe_features
         self.quality_every, self.quality_images = quality_every, quality_images
 
-        self.arm = parse_model(model)
         kind = MODELS[self.arm.model].kind
         rotation = {"alpha": alpha, "alpha_end": alpha_end, "beta": beta}
         rotation["rotated_images"] = max(1, batch_size // 4)  # the authors' quarter

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from forgetting import data
 
@@ -41,6 +42,23 @@ def with_settings(run, **settings):
 @pytest.fixture(scope="session")
 def digits() -> data.Dataset:
     return data.load("digits", "nowhere")
+
+
+@pytest.fixture
+def folder(tmp_path, digits):
+    """Real digits 0 to 2 as image files: greyscale and colour, of several shapes."""
+    for split, images, labels in (
+        ("train", digits.train_images, digits.train_labels),
+        ("test", digits.test_images, digits.test_labels),
+    ):
+        for c in range(3):
+            (tmp_path / split / f"digit {c}").mkdir(parents=True)
+            for i, image in enumerate(images[labels == c][:4]):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                picture = picture.resize([(8, 8), (20, 30), (40, 16), (9, 9)][i])
+                picture = picture.convert("L" if i % 2 else "RGB")
+                picture.save(tmp_path / split / f"digit {c}" / f"{i}.png")
+    return tmp_path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -530,7 +530,6 @@ def test_what_an_arm_uses():
         *("ewc.weight", "ewc.gamma", "ewc.batches", "replay.size", "replay.rows")
     }
     assert parse("ewc").checked({"ewc.weight": 3})["ewc.weight"] == 3.0
-    assert parse("rotation+ewc").boundaries and not parse("rotation+replay").boundaries
 
 
 @pytest.mark.parametrize(

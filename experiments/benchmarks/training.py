@@ -64,9 +64,10 @@ def gan_iterations(rounds: int, device: torch.device, small: bool = False) -> It
         for model in models:
             settings = {"model": model, **small_sizes("gan_probe", small)}
             study = learner("gan_probe", "paper", device, **settings)
+            operations = _operations(study)
             name = f"{model} iteration, of torch-mimicry's"
             yield from _against(name, AIM_PEER, rounds, study, theirs[model])
-            yield _share_of_the_floor(f"{model} iteration", study, rounds)
+            yield _share_of_the_floor(f"{model} iteration", study, operations, rounds)
 
 
 def _peers_folder() -> Path:
@@ -129,10 +130,11 @@ def sequential_iterations(rounds: int, device: torch.device, small: bool = False
     with _others(steps, device) as theirs:
         for (method, width), chosen in arms.items():
             study = learner("sequential_tasks", "paper", device, method=method, **chosen)
+            operations = _operations(study)
             name = f"sequential {method} iteration{f', width {width}' if width else ''}"
             others = theirs[method, width]
             yield from _against(f"{name}, of a plain loop's", AIM_PLAIN, rounds, study, others)
-            yield _share_of_the_floor(name, study, rounds)
+            yield _share_of_the_floor(name, study, operations, rounds)
 
 
 def _plain_step(method: str, device: torch.device, sizes: dict) -> Callable[[], None]:
@@ -198,18 +200,23 @@ def _against(
         yield row(label, device_name(study.device), ratios, of_it)
 
 
-def _share_of_the_floor(name: str, study, rounds: int) -> dict:
-    """What the step's convolutions and products would take at this machine's rate, of its time."""
-    device = study.device
+def _operations(study) -> int:
+    """Those of the convolutions and products of a step: of its first, which is no graph yet."""
     with FlopCounterMode(display=False) as counter:
         study.step()
+    return counter.get_total_flops()
+
+
+def _share_of_the_floor(name: str, study, operations: int, rounds: int) -> dict:
+    """What the step's convolutions and products would take at this machine's rate, of its time."""
+    device = study.device
     # A GPU's rate is that of a batch that fills it, at the precision that the step has.
     n, repeats = (64, 5) if device.type == "cpu" else (1024, 1)
     dtype = torch.bfloat16 if _computes_in_bf16(study) else torch.float32
     conv = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
     x = torch.rand(n, 128, 16, 16, device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last)
-    operations = 2 * n * 16 * 16 * 128 * 128 * 9
+    of_a_convolution = 2 * n * 16 * 16 * 128 * 128 * 9
 
     @torch.inference_mode()
     def convolve():
@@ -217,7 +224,7 @@ def _share_of_the_floor(name: str, study, rounds: int) -> dict:
             conv(x)
 
     times, convolutions = in_turn(rounds, device, study.step, convolve)
-    floors = [counter.get_total_flops() / (repeats * operations / c) for c in convolutions]
+    floors = [operations / (repeats * of_a_convolution / c) for c in convolutions]
     shares = [floor / taken for floor, taken in zip(floors, times, strict=True)]
     return row(f"{name}: floor, of its time", device_name(device), shares, AIM_FLOOR)
 
@@ -265,7 +272,7 @@ def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
     """What torch.compile would gain both loops at the `cpu` preset's widths, where the most of
     their time is no convolution, and what it costs at the start: neither loop has it."""
     for name, study, arm in LOOPS:
-        plain, compiled = learner(study, "cpu", device, **arm), learner(study, "cpu", device, **arm)
+        plain, compiled = (learner(study, "cpu", device, graphs="off", **arm) for _ in range(2))
         nets = [compiled.discriminator, compiled.generator] if name == "ssgan" else [compiled.net]
         for net in nets:
             net.forward = torch.compile(net.forward)

@@ -49,7 +49,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         print(f"resumed at step {learner.position}")
     run.info.update(_about(dataset, device), **learner.info, seconds=training.seconds)
 
-    title = f"run {run._id}: {settings[study.arm]}" if run._id else settings[study.arm]
+    arm = study.parse(settings[study.arm]).name
+    title = f"run {run._id}: {arm}" if run._id else arm
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint or not checkpoint["evaluated"]:
         training.evaluate()
@@ -179,6 +180,7 @@ def _about(dataset: data.Dataset, device: torch.device) -> dict:
             "train_images": len(dataset.train_labels),
             "test_images": len(dataset.test_labels),
             "fingerprint": dataset.fingerprint,
+            "notes": list(dataset.notes),
         },
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),

@@ -9,6 +9,7 @@ import torch
 from forgetting import data
 from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
+from forgetting.mapped import memory_here
 
 
 def resolve(
@@ -54,6 +55,5 @@ def _memory_for_images(settings: dict, onto_device: bool) -> int | None:
     if settings["dataset.memory_mb"]:
         return settings["dataset.memory_mb"] * 10**6
     if settings["device"] == "cuda" and onto_device:
-        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(host, torch.cuda.mem_get_info()[1]) // 2
+        return min(memory_here(), torch.cuda.mem_get_info()[1]) // 2
     return None
