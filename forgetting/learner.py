@@ -188,8 +188,9 @@ class Learner:
                 raise UserError(f"{method.name}: there are two methods of that name")
             self.methods[method.name] = method
             method.setup(self)
-        parameters = [p for module in self._trained() for p in module.parameters()]
-        self.optimisers = {player: adam(parameters, lr, adam_betas)}
+        of_all = [p for module in self._modules() for p in module.parameters()]
+        self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some of its own
+        self.optimisers = {player: adam(self.trained, lr, adam_betas)}
 
     def head(self, method: Method, outputs: int) -> nn.Module:
         """A linear head on the features, drawn from a seed of the method's own."""
@@ -269,17 +270,17 @@ class Learner:
         return [method for method in self.methods.values() if method.takes_part(player)]
 
     def _requires_grad(self, yes: bool) -> None:
-        for module in self._trained():
-            module.requires_grad_(yes)
+        for parameter in self.trained:
+            parameter.requires_grad_(yes)
 
-    def _trained(self) -> list[nn.Module]:
+    def _modules(self) -> list[nn.Module]:
         """The net, and methods for their heads."""
         return [self.net, *self.methods.values()]
 
     # ---- evaluation ----
 
     def train(self, yes: bool = True) -> None:
-        for module in self._trained():
+        for module in self._modules():
             module.train(yes)
 
     @torch.inference_mode()

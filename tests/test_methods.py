@@ -444,6 +444,29 @@ class Watching(Method):
         self.seen.append((batch.player, batch.step))
 
 
+class Teacher(Method):
+    """A copy of the net as it began, which features stay near."""
+
+    name = "teacher"
+
+    def setup(self, learner):
+        self.net = copy.deepcopy(learner.net).requires_grad_(False)
+
+    def loss(self, learner, batch, out, drawn):
+        return 1.0, (out.features - self.net(batch.images)).square().mean()
+
+
+def test_what_a_method_freezes_stays_frozen(digits):
+    """Also through the generator's updates, which freeze the discriminator and set it free."""
+    of_study = make(gan, digits)
+    teacher = with_method(of_study, Teacher)
+    before = copy.deepcopy(list(teacher.net.parameters()))
+    steps(of_study, 3)
+    assert not any(p.requires_grad for p in teacher.net.parameters())
+    assert all(map(torch.equal, before, teacher.net.parameters()))
+    assert all(p.requires_grad for p in of_study.discriminator.parameters())
+
+
 def with_method(of_study, method):
     made = method({}, 0)
     made.setup(of_study.learner)
