@@ -67,13 +67,15 @@ class GraphedIteration:
         self._losses: dict[str, torch.Tensor] = {}
 
     def __call__(self, drawn) -> dict[str, torch.Tensor]:
-        """One iteration. drawn: CPU tensors in dictionaries and lists, of the same names and shapes
-        each time. The losses are overwritten by the next iteration. ValueError for other shapes."""
-        self._drawn = _copied(drawn, self._drawn, self.device)
-        if self.device.type != "cuda" or self.failure:
+        """One iteration. drawn: CPU tensors in dictionaries and lists, of the same names and, after
+        the warm-up, in which a reservoir may still be empty, of the same shapes each time; else
+        ValueError. The losses are overwritten by the next iteration."""
+        on_gpu, warming = self.device.type == "cuda", self._done < WARM_UP
+        self._drawn = _copied(drawn, None if warming else self._drawn, self.device)
+        self._done += warming
+        if not on_gpu or self.failure:
             return self.compute(self._drawn)
-        if self._done < WARM_UP:
-            self._done += 1
+        if warming:
             return self._warm_up()
         if self._graph is None:
             self._capture()

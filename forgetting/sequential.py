@@ -206,6 +206,7 @@ class SequentialTasks:
         """The run's measures, from all it logged: metric -> (steps, values)."""
         config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
+        config["stream"] = {"order": self.schedule.order}
         return measures.of_run(measures.Logged(logged, config))
 
     # ---- everything the next step depends on ----

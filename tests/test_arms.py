@@ -172,7 +172,11 @@ NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").r
         (SEQUENTIAL, ["method=ewc", "ewc.wieght=3"], "ewc.wieght: no such setting; did you mean"),
         (SEQUENTIAL, ["method=ewc", "ewc.weight=-1"], "ewc.weight: it must be a number, 0 or"),
         (SEQUENTIAL, ["method=replay", "replay.rows=0"], "replay.rows: it must be"),
-        (GAN, ["model=uncond+replay", "replay.rows=65"], "replay.rows: at most the batch's 64 fakes"),
+        (
+            GAN,
+            ["model=uncond+replay", "replay.rows=65"],
+            "replay.rows: at most the batch's 64",
+        ),
         (SEQUENTIAL, ["stream.order=[0,0,1]"], "stream.order: it must be seeded or a permutation"),
         (SEQUENTIAL, ["stream.order=[1,0]"], "stream.order: it must have each of the 10 tasks"),
         (SEQUENTIAL, ["stream.switch=none"], "stream.switch: none needs head=per_task"),
