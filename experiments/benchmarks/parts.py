@@ -67,9 +67,7 @@ def machine(out: Path, end: float, images: str | None) -> int:
 
 def tests(out: Path, end: float, images: str | None) -> int:
     """The tests that need a GPU."""
-    at_once = max(1, min(8, len(os.sched_getaffinity(0)) // 2))  # most of a test is starting
     words = ["-m", "pytest", "-m", "gpu", "-ra", "--durations=20", "-p", "no:cacheprovider"]
-    words += ["-n", str(at_once)]
     return _call([*words, str(PROJECT / "tests" / "test_gpu.py")])
 
 
