@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.run import output
 from experiments.show.drawings import NAMES, draw
 from forgetting.errors import UserError
 
@@ -44,4 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

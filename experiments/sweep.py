@@ -8,11 +8,11 @@ means "bring me to the end".
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.run import output
 from experiments.sweeps.engine import cores, gpus, sweep
 from experiments.sweeps.plan import PLANS, key_of, look_up, read_plan, show, summary, word_of
 from forgetting.errors import UserError
@@ -62,7 +62,6 @@ def main() -> None:
         all_words = [(options.preset, *words, *fixed) for words in all_words]
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
             here = 1 if options.scheduler else gpus(runs) or cores()
             show(runs, options.workers or here)
             return
@@ -78,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

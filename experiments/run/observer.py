@@ -47,6 +47,8 @@ class RunFolder(FileStorageObserver):
         return _id
 
     def heartbeat_event(self, info, captured_out, beat_time, result):
+        # A path of bytes that are no text, say.
+        captured_out = captured_out.encode(errors="backslashreplace").decode()
         try:
             super().heartbeat_event(info, captured_out, beat_time, result)
         except OSError as error:

@@ -21,7 +21,7 @@ from sacred import Experiment
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments.run import checkpoints, twins
+from experiments.run import checkpoints, output, twins
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
 from experiments.run.locks import Held, sole_user
@@ -46,6 +46,8 @@ LEFT_OPEN = (
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
     arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process."""
+    if argv is None:
+        output.never_fail()
     argv = list(sys.argv if argv is None else argv)
     try:
         sys.exit(_main(study, argv))
