@@ -47,6 +47,11 @@ class Record:
         return self.run["status"]
 
     @property
+    def copy_of(self) -> str | None:
+        """The run of which this folder is a copy; None where it is the run's own, or does not say."""
+        return None if (own := self.run.get("_id")) in (None, self.folder.name) else str(own)
+
+    @property
     def fingerprint(self) -> str | None:
         """Of the images that it was trained on; None where that is not known yet."""
         return self.info.get("data", {}).get("fingerprint")
