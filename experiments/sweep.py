@@ -13,6 +13,7 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.run import output
+from experiments.run.study import require_own_code
 from experiments.sweeps.engine import cores, gpus, sweep
 from experiments.sweeps.plan import PLANS, key_of, look_up, read_plan, show, summary, word_of
 from forgetting.errors import UserError
@@ -40,6 +41,7 @@ def main() -> None:
     )
     options = parser.parse_intermixed_args()
     try:
+        require_own_code(__file__)
         if options.workers is not None and options.workers < 1:
             raise UserError("--workers: it must be 1 or more")
         if options.scheduler is not None and not options.scheduler.strip():

@@ -69,7 +69,7 @@ class RunFolder(FileStorageObserver):
 
     def save_json(self, obj, filename):
         if filename == "run.json":
-            # As Sacred's observers of data bases name it: a copy of the folder tells that it is one.
+            # Named as in Sacred's data bases: by it a copy of the folder tells that it is one.
             obj = {**obj, "_id": Path(self.dir).name, **self.before}
         indent = None if filename == "metrics.json" else 2
         text = json.dumps(flatten(obj), sort_keys=True, indent=indent)

@@ -31,7 +31,7 @@ from experiments.run.observer import RunFolder
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
 from experiments.run.stored import Record, Unreadable, read_record
-from experiments.run.study import Study
+from experiments.run.study import Study, require_own_code
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.settings import check_key, flat, nested, validate, with_defaults
@@ -77,6 +77,7 @@ def _main(study: Study, argv: list[str]) -> int:
     options = _parse(experiment, argv)
     if options is None:
         return 0
+    require_own_code(Path(experiment.base_dir, study.name))
     command = options["COMMAND"] or experiment.default_command
     if command not in experiment.commands:
         raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")

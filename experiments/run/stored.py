@@ -48,7 +48,7 @@ class Record:
 
     @property
     def copy_of(self) -> str | None:
-        """The run of which this folder is a copy; None where it is the run's own, or does not say."""
+        """The run of which this folder is a copy; None where it is none, or does not say."""
         return None if (own := self.run.get("_id")) in (None, self.folder.name) else str(own)
 
     @property
