@@ -10,11 +10,14 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.run import output
-from experiments.show.drawings import NAMES, draw
 from forgetting.errors import UserError
 
 
 def main() -> None:
+    try:
+        from experiments.show.drawings import NAMES, draw
+    except UserError as error:
+        sys.exit(f"error: {error}")
     parser = argparse.ArgumentParser(description="Draw figures and tables from stored runs.")
     results = PROJECT / "results"
     parser.add_argument(

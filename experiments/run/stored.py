@@ -17,6 +17,7 @@ from experiments.run.identity import arm_name, as_text, identity
 from experiments.run.study import Study, studies
 from forgetting.errors import UserError
 from forgetting.measures import Logged, of_run
+from forgetting.names import printable
 from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -172,6 +173,8 @@ def _whole(record: Record) -> StoredRun:
         raise Unreadable("info.json does not tell its images")
     if not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
+    if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
+        raise Unreadable(f"config.json: {lacks[0]} is None")
     config, metrics = nested(settings), _metrics(record.folder)
     return StoredRun(
         id=record.folder.name,
@@ -179,12 +182,13 @@ def _whole(record: Record) -> StoredRun:
         study=record.study.name,
         arm=arm_name(record.study, record.identity),
         seed=settings["seed"],
-        data=settings["dataset.label"],
+        data=printable(settings["dataset.label"]),
         preset=settings["preset"],
         config=config,
         identity=record.identity,
         result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
-        info=record.info,
+        # A class that was named in bytes which are no text has question marks.
+        info=json.loads(json.dumps(record.info, ensure_ascii=False).encode(errors="replace")),
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
