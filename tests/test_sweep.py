@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -389,7 +390,7 @@ def test_a_cluster_without_this_project_is_said(who, dask, tmp_path):
     done = swept("plan.toml", "--scheduler", address, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"error: --scheduler: {address}: {who} cannot import this")
-    assert "No module named 'experiments.sweeps'" in done.stderr
+    assert re.search(r"\((cannot import name|No module named) .*'experiments", done.stderr)
 
 
 def test_a_worker_without_this_project_beside_one_with_it_is_in_nobodys_way(dask, tmp_path):
@@ -399,7 +400,6 @@ def test_a_worker_without_this_project_beside_one_with_it_is_in_nobodys_way(dask
     address, _ = dask.scheduler()
     dask(*a_worker(address))
     dask(*a_worker(address), PYTHONPATH=str(tmp_path / "other"))
-    time.sleep(8)
     done = swept("plan.toml", "--scheduler", address, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {run.seed for run in stored_runs(tmp_path / "runs")} == {0, 1}

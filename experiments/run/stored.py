@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.run import metrics_file
 from experiments.run.identity import arm_name, as_text, identity
 from experiments.run.study import Study, studies
 from forgetting.errors import UserError
@@ -175,7 +176,7 @@ def _whole(record: Record) -> StoredRun:
         raise Unreadable("run.json has no result")
     if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
         raise Unreadable(f"config.json: {lacks[0]} is None")
-    config, metrics = nested(settings), _metrics(record.folder)
+    config, metrics = nested(settings), read_metrics(record.folder)
     return StoredRun(
         id=record.folder.name,
         folder=record.folder,
@@ -195,11 +196,21 @@ def _whole(record: Record) -> StoredRun:
     )
 
 
-def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    metrics = {
-        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-        for name, m in _json(folder / "metrics.json").items()
-    }
+def read_metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> (steps (K,) int64, values (K,) float64), of a run under way, too: what it has logged
+    so far. Raises Unreadable."""
+    try:
+        stored = metrics_file.read(folder)
+        metrics = {
+            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+            for name, m in stored.items()
+        }
+    except OSError as error:
+        raise Unreadable(f"metrics.json cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"metrics.json is no whole JSON: {error}") from None
+    except READ_ERRORS as error:
+        raise Unreadable(f"metrics.json: {type(error).__name__}: {error}") from None
     for name, (steps, values) in metrics.items():
         if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")
