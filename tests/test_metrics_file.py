@@ -103,6 +103,6 @@ def test_however_a_run_ends_its_metrics_are_whole(end, tmp_path):
     assert (run / "metrics.jsonl").exists() == (end == signal.SIGKILL)
     done = command(SCRIPT, *words, "resume=auto", "stop_after=1s", cwd=tmp_path)
     assert done.returncode == 75 and "resumed at step" in done.stdout, done.stderr
-    assert steps() == sorted(set(steps())) and len(steps()) > 20
+    assert steps() == sorted(set(steps())) and steps()[:3] == [0, 1, 5]
     assert not (run / "metrics.jsonl").exists()
     assert json.loads((run / "metrics.json").read_bytes())["accuracy/current"]["steps"] == steps()
