@@ -15,6 +15,7 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.benchmarks import REHEARSAL, put
+from experiments.run import output
 from forgetting.errors import UserError
 
 # What `make gpu` measures, the most wanted first; they can be rehearsed on a CPU.
@@ -118,4 +119,5 @@ def _line(row: dict) -> str:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

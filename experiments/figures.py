@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 
 from experiments import PROJECT
-from experiments.show.drawings import NAMES, draw
+from experiments.run import output
 from forgetting.errors import UserError
 
 
 def main() -> None:
+    try:
+        from experiments.show.drawings import NAMES, draw
+    except UserError as error:
+        sys.exit(f"error: {error}")
     parser = argparse.ArgumentParser(description="Draw figures and tables from stored runs.")
     results = PROJECT / "results"
     parser.add_argument(
@@ -44,4 +48,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

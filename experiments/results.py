@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.run import output
 from experiments.run.identity import as_text
 from experiments.run.stored import load_runs, read_run, sample_grids, stored_runs
 from forgetting.errors import UserError
@@ -95,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

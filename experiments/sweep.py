@@ -8,11 +8,12 @@ means "bring me to the end".
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from experiments import PROJECT
+from experiments.run import output
+from experiments.run.study import require_own_code
 from experiments.sweeps.engine import cores, gpus, sweep
 from experiments.sweeps.plan import PLANS, key_of, look_up, read_plan, show, summary, word_of
 from forgetting.errors import UserError
@@ -40,6 +41,7 @@ def main() -> None:
     )
     options = parser.parse_intermixed_args()
     try:
+        require_own_code(__file__)
         if options.workers is not None and options.workers < 1:
             raise UserError("--workers: it must be 1 or more")
         if options.scheduler is not None and not options.scheduler.strip():
@@ -62,7 +64,6 @@ def main() -> None:
         all_words = [(options.preset, *words, *fixed) for words in all_words]
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: | head
             here = 1 if options.scheduler else gpus(runs) or cores()
             show(runs, options.workers or here)
             return
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

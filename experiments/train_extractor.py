@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.run import output
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.never_fail()
     main()

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,27 @@ def test_garbage_in_the_results_folder_is_in_nobodys_way(tmp_path):
     fails_in_one_line(
         command(SCRIPT, "with", "resume=7", "results_dir=runs", cwd=tmp_path), "no readable run"
     )
+
+
+@pytest.mark.parametrize("name", ["1.bak", "2", "0"])
+def test_a_copy_of_a_run_is_kept_as_it_is(name, tmp_path):
+    """Also before the first heartbeat, and however the copies sort."""
+    runs = tmp_path / "runs"
+    assert command(SCRIPT, *RUN, "stop_after=0.01s", cwd=tmp_path).returncode == 75
+    shutil.copytree(runs / "1", runs / name)
+    (runs / name / "info.json").unlink()
+    before = {path.name: path.read_bytes() for path in (runs / name).iterdir()}
+    done = command(SCRIPT, *RUN, "resume=auto", cwd=tmp_path)
+    assert "resumed at step" in done.stdout and "stored in runs/1" in done.stdout, done.stderr
+    assert f"warning: runs/{name} is a copy of run 1; passed over" in done.stdout
+    shutil.rmtree(runs / "1")
+    done = command(SCRIPT, *RUN, "resume=auto", "stop_after=0.01s", cwd=tmp_path)
+    assert done.returncode == 75 and "resumed at step" not in done.stdout, done.stderr
+    assert {path.name: path.read_bytes() for path in (runs / name).iterdir()} == before
+
+
+def test_a_results_folder_that_was_moved_goes_on(tmp_path):
+    assert command(SCRIPT, *RUN, "stop_after=0.01s", cwd=tmp_path).returncode == 75
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    done = command(SCRIPT, *RUN, "results_dir=moved", "resume=auto", cwd=tmp_path)
+    assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr

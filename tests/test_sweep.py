@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,33 +105,53 @@ def test_a_run_that_starts_while_its_sweep_stops_is_stopped(monkeypatch):
     assert code == -signal.SIGTERM
 
 
+def start_dask(folder, *arguments, code="", **environment):
+    """A process of Dask's command line; code: what it runs before."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nfrom dask.__main__ import main; main()", *arguments],
+        cwd=folder,
+        # A task is given up with its first worker's death: the sweep must take it up again.
+        env=ENVIRONMENT | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=worker._end_with_the_parent,  # of tests that were killed
+    )
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    """A Dask scheduler and two workers in processes of their own: (address file, start)."""
-    processes = {}
+def dask(tmp_path):
+    """start_dask, of a scheduler to begin with, and its address."""
+    started = []
 
-    def start(name, *arguments):
-        processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments],
-            cwd=tmp_path,
-            # A task is given up with its first worker's death: the sweep must take it up again.
-            env=ENVIRONMENT | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=worker._end_with_the_parent,  # of tests that were killed
-        )
+    def start(*arguments, **options):
+        started.append(start_dask(tmp_path, *arguments, **options))
+        return started[-1]
 
-    file = tmp_path / "scheduler.json"
-    start("scheduler", "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
-    wait_until(lambda: file.exists() and file.stat().st_size)
-    address = json.loads(file.read_text())["address"]
-    for i in range(2):
-        start(f"worker {i}", "worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
-    yield address, processes
-    for process in processes.values():
+    def scheduler(**options):
+        file = tmp_path / "scheduler.json"
+        words = ("--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+        process = start("scheduler", *words, **options)
+        wait_until(lambda: file.exists() and file.stat().st_size)
+        return json.loads(file.read_text())["address"], process
+
+    start.scheduler = scheduler
+    yield start
+    for process in started:
         process.kill()
         process.wait()
+
+
+def a_worker(address):
+    return ("worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+
+
+@pytest.fixture
+def cluster(dask):
+    """A Dask scheduler and two workers in processes of their own: (its address, processes)."""
+    address, process = dask.scheduler()
+    workers = {f"worker {i}": dask(*a_worker(address)) for i in range(2)}
+    return address, {"scheduler": process} | workers
 
 
 def wait_until(holds, seconds=300):
@@ -356,6 +377,52 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         err = capsys.readouterr().err
         assert end.value.code == 1 and err.startswith(f"error: {line}"), err
         assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("who", ["it", "its workers"])
+def test_a_cluster_without_this_project_is_said(who, dask, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "other/experiments").mkdir(parents=True)
+    (tmp_path / "other/experiments/__init__.py").write_text("")  # of somebody else
+    without = {"PYTHONPATH": str(tmp_path / "other")}
+    address, _ = dask.scheduler(**(without if who == "it" else {}))
+    dask(*a_worker(address), **(without if who == "its workers" else {}))
+    done = swept("plan.toml", "--scheduler", address, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: --scheduler: {address}: {who} cannot import this")
+    assert re.search(r"\((cannot import name|No module named) .*'experiments", done.stderr)
+
+
+def test_a_worker_without_this_project_beside_one_with_it_is_in_nobodys_way(dask, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace("lr = [1e-3, 1e30]", ""))
+    (tmp_path / "other/experiments").mkdir(parents=True)
+    (tmp_path / "other/experiments/__init__.py").write_text("")
+    address, _ = dask.scheduler()
+    dask(*a_worker(address))
+    dask(*a_worker(address), PYTHONPATH=str(tmp_path / "other"))
+    done = swept("plan.toml", "--scheduler", address, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {run.seed for run in stored_runs(tmp_path / "runs")} == {0, 1}
+
+
+def test_another_version_of_dask_is_called_that(dask, tmp_path):
+    """As 2023.5.0 answers, whose scheduler's identity() has no argument."""
+    (tmp_path / "plan.toml").write_text(PLAN)
+    older = (
+        "from distributed import Scheduler as S; new = S.identity; S.identity = lambda s: new(s)"
+    )
+    address, _ = dask.scheduler(code=older)
+    done = swept("plan.toml", "--scheduler", address, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "does not understand the Dask of this side" in done.stderr
+
+
+def test_workers_that_cannot_start_here_are_one_line(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    env = ENVIRONMENT | {"DASK_TEMPORARY_DIRECTORY": "/proc/nowhere"}
+    done = command("sweep.py", "plan.toml", "--results-dir", "runs", cwd=tmp_path, env=env)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: --workers: Dask cannot start any here: ")
 
 
 def test_the_shipped_plans_are_the_papers_grids():

@@ -59,13 +59,14 @@ class Log:
         self.look()
         means = {name: total / n for name, (n, total) in self.loss_sums.items()}
         self.loss_sums = {}
+        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
         for name, value in {**values, **means}.items():
             _require_finite(name, value, step)
             self.run.log_scalar(name, value, step)
             columns = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
             columns["steps"].append(step)
             columns["values"].append(value)
-            columns["timestamps"].append(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()))
+            columns["timestamps"].append(now)
 
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Metric -> (steps, values)."""

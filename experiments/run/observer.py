@@ -7,6 +7,7 @@ from pathlib import Path
 from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 
+from experiments.run import metrics_file
 from forgetting.files import write_atomically
 
 
@@ -14,7 +15,7 @@ class RunFolder(FileStorageObserver):
     """An ordinary Sacred run folder (config.json, run.json, metrics.json, cout.txt).
 
     Sacred's own observer writes in place: killed in the middle of it, a run is unreadable. It also
-    reads all metrics back at each heartbeat; this one keeps them.
+    reads all metrics back at each heartbeat and writes them again; this one does at the end alone.
 
     metrics: those of a run to take up again, as metrics.json holds them, else None.
     """
@@ -22,7 +23,8 @@ class RunFolder(FileStorageObserver):
     def __init__(self, folder: str | Path, metrics: dict | None = None):
         super().__init__(folder, copy_sources=False)
         self.resuming = metrics is not None
-        self.metrics = metrics or {}
+        self.metrics = metrics
+        self.logged = {name: len(m["steps"]) for name, m in (metrics or {}).items()}
         self.failure: OSError | None = None  # Sacred goes on without an observer that fails
         self.whole = False  # whether all that was measured is written
         self.before: dict = {}  # of a run that is taken up again: what its record keeps
@@ -43,10 +45,15 @@ class RunFolder(FileStorageObserver):
         self.run_entry.update(self.before)
         self.before = {}
         if self.resuming:
-            self.save_json(self.metrics, "metrics.json")
+            # Of what it logged after its checkpoint, nothing.
+            Path(self.dir, "metrics.jsonl").unlink(missing_ok=True)
+            self._write(metrics_file.write, self.metrics)
+            self.metrics = None
         return _id
 
     def heartbeat_event(self, info, captured_out, beat_time, result):
+        # A path of bytes that are no text, say.
+        captured_out = captured_out.encode(errors="backslashreplace").decode()
         try:
             super().heartbeat_event(info, captured_out, beat_time, result)
         except OSError as error:
@@ -56,7 +63,7 @@ class RunFolder(FileStorageObserver):
     def write_all(self, metrics: dict, info: dict) -> None:
         """What a run measured, before it counts as complete: Sacred's last heartbeat may be late,
         or not come at all. OSError where it cannot be written."""
-        self.save_json(metrics, "metrics.json")
+        self._write(metrics_file.write, metrics)
         self.save_json(info, "info.json")
         self.whole = self.failure is None
 
@@ -65,13 +72,28 @@ class RunFolder(FileStorageObserver):
         super().completed_event(stop_time, result)
         self.whole = measured  # the record is written, too
 
+    def interrupted_event(self, interrupt_time, status):
+        super().interrupted_event(interrupt_time, status)
+        self._gather()
+
+    def failed_event(self, fail_time, fail_trace):
+        super().failed_event(fail_time, fail_trace)
+        self._gather()
+
+    def _gather(self):
+        if Path(self.dir, "metrics.jsonl").exists():
+            self._write(metrics_file.write, metrics_file.read(self.dir))
+
     def save_json(self, obj, filename):
         if filename == "run.json":
-            obj = {**obj, **self.before}
-        indent = None if filename == "metrics.json" else 2
-        text = json.dumps(flatten(obj), sort_keys=True, indent=indent)
+            # Named as in Sacred's data bases: by it a copy of the folder tells that it is one.
+            obj = {**obj, "_id": Path(self.dir).name, **self.before}
+        text = json.dumps(flatten(obj), sort_keys=True, indent=2)
+        self._write(lambda folder: write_atomically(Path(folder) / filename, text.encode()))
+
+    def _write(self, write, *content):
         try:
-            write_atomically(Path(self.dir) / filename, text.encode())
+            write(self.dir, *content)
         except OSError as error:
             self.failure = error
             raise
@@ -81,10 +103,12 @@ class RunFolder(FileStorageObserver):
             super().artifact_event(name, filename, metadata, content_type)
 
     def log_metrics(self, metrics_by_name, info):
+        if self.whole or not metrics_by_name:
+            return
+        line = {}
         for name, new in metrics_by_name.items():
-            stored = self.metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-            stored["steps"] += new["steps"]
-            stored["values"] += new["values"]
-            stored["timestamps"] += [time.isoformat() for time in new["timestamps"]]
-        if metrics_by_name:
-            self.save_json(self.metrics, "metrics.json")
+            before = self.logged.get(name, 0)
+            times = [time.isoformat() for time in new["timestamps"]]
+            line[name] = {**new, "timestamps": times, "from": before}
+            self.logged[name] = before + len(new["steps"])
+        self._write(metrics_file.append, flatten(line))

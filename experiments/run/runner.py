@@ -21,7 +21,7 @@ from sacred import Experiment
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments.run import checkpoints, twins
+from experiments.run import checkpoints, output, twins
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
 from experiments.run.locks import Held, sole_user
@@ -31,7 +31,7 @@ from experiments.run.observer import RunFolder
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
 from experiments.run.stored import Record, Unreadable, read_record
-from experiments.run.study import Study
+from experiments.run.study import Study, require_own_code
 from forgetting import data
 from forgetting.arms import canonical
 from forgetting.errors import UserError
@@ -48,6 +48,8 @@ LEFT_OPEN = (
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
     arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process."""
+    if argv is None:
+        output.never_fail()
     argv = list(sys.argv if argv is None else argv)
     try:
         sys.exit(_main(study, argv))
@@ -77,6 +79,7 @@ def _main(study: Study, argv: list[str]) -> int:
     options = _parse(experiment, argv)
     if options is None:
         return 0
+    require_own_code(Path(experiment.base_dir, study.name))
     command = options["COMMAND"] or experiment.default_command
     if command not in experiment.commands:
         raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")

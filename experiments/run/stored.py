@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.run import metrics_file
 from experiments.run.identity import arm_name, as_text, identity
 from experiments.run.study import Study, studies
 from forgetting.arms import names
 from forgetting.errors import UserError
 from forgetting.measures import Logged, of_run
+from forgetting.names import printable
 from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -46,6 +48,11 @@ class Record:
     @property
     def status(self) -> str:
         return self.run["status"]
+
+    @property
+    def copy_of(self) -> str | None:
+        """The run of which this folder is a copy; None where it is none, or does not say."""
+        return None if (own := self.run.get("_id")) in (None, self.folder.name) else str(own)
 
     @property
     def fingerprint(self) -> str | None:
@@ -184,7 +191,9 @@ def _whole(record: Record) -> StoredRun:
         raise Unreadable("info.json does not tell its images")
     if not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
-    config, metrics = nested(settings), _metrics(record.folder)
+    if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
+        raise Unreadable(f"config.json: {lacks[0]} is None")
+    config, metrics = nested(settings), read_metrics(record.folder)
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}
     return StoredRun(
@@ -193,23 +202,34 @@ def _whole(record: Record) -> StoredRun:
         study=record.study.name,
         arm=arm_name(record.study, record.identity, defaults),
         seed=settings["seed"],
-        data=settings["dataset.label"],
+        data=printable(settings["dataset.label"]),
         preset=settings["preset"],
         config=config,
         identity=record.identity,
         result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
-        info=record.info,
+        # A class that was named in bytes which are no text has question marks.
+        info=json.loads(json.dumps(record.info, ensure_ascii=False).encode(errors="replace")),
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
     )
 
 
-def _metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    metrics = {
-        name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
-        for name, m in _json(folder / "metrics.json").items()
-    }
+def read_metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> (steps (K,) int64, values (K,) float64), of a run under way, too: what it has logged
+    so far. Raises Unreadable."""
+    try:
+        stored = metrics_file.read(folder)
+        metrics = {
+            name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
+            for name, m in stored.items()
+        }
+    except OSError as error:
+        raise Unreadable(f"metrics.json cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"metrics.json is no whole JSON: {error}") from None
+    except READ_ERRORS as error:
+        raise Unreadable(f"metrics.json: {type(error).__name__}: {error}") from None
     for name, (steps, values) in metrics.items():
         if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")

@@ -1,6 +1,8 @@
 """What the runner, the sweeps and the figures need to know of a study."""
 
 import importlib
+import importlib.util
+import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +12,11 @@ from typing import Any
 from sacred import SETTINGS, Experiment
 
 from experiments import PROJECT
+from forgetting.errors import UserError
 from forgetting.methods import Arm, Model, parse
 from forgetting.settings import Setting
 
-__all__ = ["Experiment", "Study", "has_code_version", "studies"]
+__all__ = ["Experiment", "Study", "has_code_version", "require_own_code", "studies"]
 
 # File descriptors would be captured from the progress bar, too; and the code version is git's.
 SETTINGS.CAPTURE_MODE = "sys"
@@ -71,11 +74,26 @@ def studies() -> dict[str, Study]:
 
 
 def has_code_version() -> bool:
-    """Whether git can tell the project's commit. Where it cannot, Sacred must not ask."""
+    """Whether git can tell the project's commit, and not that of a repository around it which does
+    not hold it. Where it cannot, Sacred must not ask."""
+    here = f"HEAD:./{Path(__file__).relative_to(PROJECT).as_posix()}"
     try:
         asked = subprocess.run(
-            ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"], capture_output=True
+            ["git", "-C", str(PROJECT), "cat-file", "-e", here], capture_output=True
         )
     except OSError:
         return False
     return asked.returncode == 0
+
+
+def require_own_code(script: str | Path) -> None:
+    """UserError where `script`, whose commit a run records, would run another checkout's code."""
+    project = Path(script).resolve().parents[1]
+    for package in ("experiments", "forgetting", "gan"):
+        found = Path(importlib.util.find_spec(package).origin).resolve().parents[1]
+        if found != project:
+            raise UserError(
+                f"this is {project}, and Python takes {package} from {found}: use the environment "
+                f"of {project} (make setup), or put PYTHONPATH={shlex.quote(str(project))} before "
+                f"the command"
+            )

@@ -26,7 +26,7 @@ def find(
 ) -> tuple[Record | None, str | None]:
     """(record, status) of a run with the identity `wanted` (but some of it): a complete one, else
     one that another process is working on (its status: HELD), else the one furthest on that can be
-    gone on with, else (None, None)."""
+    gone on with, else (None, None). A run's copy is not gone on with: it was made to be kept."""
     unfinished: list[tuple[float, str, Record, str]] = []
     for run in run_folders(folder):
         try:
@@ -42,6 +42,9 @@ def find(
             except Unreadable as error:
                 print(f"warning: {run} says it is complete, but {error}; passed over")
                 continue
+        if record.copy_of:
+            print(f"warning: {run} is a copy of run {record.copy_of}; passed over")
+            continue
         if record.status != "RUNNING" and not checkpoints.stored(run):
             continue
         try:

@@ -1,6 +1,9 @@
 """Every figure and table from stored runs, and from nothing else, and a page with all of them."""
 
+import io
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +159,7 @@ def draw(
         )
     out = Path(out)
     written, entries = [], []
+    _boxes.clear()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in only or NAMES:
@@ -164,37 +168,86 @@ def draw(
             written.append(path)
             entries.append(entry)
         if page:
-            write_atomically(page, report(entries, left_out).encode())
+            write_atomically(page, _bytes(report(entries, left_out)))
             written.append(Path(page))
     except OSError as error:
         where = error.filename or out
         raise UserError(f"--out: cannot write to {where}: {error.strerror}") from None
+    if _boxes:
+        print(
+            f"drawn as boxes, since the figures' font lacks them: {' '.join(sorted(_boxes))}",
+            file=sys.stderr,
+        )
     return written
 
 
 def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
     drawing = FIGURES[name]
-    try:
+
+    def make(runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], list[StoredRun]]:
         shown = drawing.select(groups(runs, drawing.study))
-        figure = drawing.draw(shown)
+        return _render(drawing.draw(shown)), [run for group in shown for run in group.runs]
+
+    try:
+        pictures, runs = _of_those_it_can(name, make, runs)
     except Exception as error:
-        figure, shown = empty(_unforeseen(name, error)), []
-    for suffix in ("png", "pdf"):
-        # No date inside: the same runs draw the same file.
-        figure.savefig(
-            out / f"{name}.{suffix}",
-            metadata={} if suffix == "png" else {"CreationDate": None},
-            dpi=min(200, 40000 / figure.get_figheight()),  # what a PNG can be high
-        )
-    plt.close(figure)
+        pictures, runs = _render(empty(_unforeseen(name, error))), []
+    for suffix, content in pictures.items():
+        write_atomically(out / f"{name}.{suffix}", content)
     picture = out / f"{name}.png"
-    runs = [run for group in shown for run in group.runs]
     made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
     return picture, Entry(drawing.title, drawing.shows, made_by, runs, picture=picture)
 
 
+_boxes: set[str] = set()  # letters that the font lacks, in what was drawn
+
+
+def _render(figure: Figure) -> dict[str, bytes]:
+    """The figure's files by their suffixes."""
+    pictures = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for suffix in ("png", "pdf"):
+            file = io.BytesIO()
+            figure.savefig(
+                file,
+                format=suffix,
+                # No date inside: the same runs draw the same file.
+                metadata={} if suffix == "png" else {"CreationDate": None},
+                dpi=min(200, 40000 / figure.get_figheight()),  # what a PNG can be high
+            )
+            pictures[suffix] = file.getvalue()
+    plt.close(figure)
+    for warning in caught:
+        if lacks := re.match(r"Glyph (\d+) ", str(warning.message)):
+            _boxes.add(chr(int(lacks[1])))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return pictures
+
+
+def _of_those_it_can(name: str, make: Callable, runs: Sequence[StoredRun]):
+    """make(runs), or of those runs alone with which it can be made; the others are named."""
+    try:
+        return make(runs)
+    except Exception:
+        good = []
+        for run in runs:
+            try:
+                make([run])
+                good.append(run)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                print(f"{name}: passed over {run.folder}: {reason}", file=sys.stderr)
+        if len(good) in (0, len(runs)):  # each does alone
+            raise
+        return make(good)
+
+
 def _unforeseen(name: str, error: Exception) -> str:
-    """A run that no check foresaw: the other figures are drawn, and this one says what it was."""
+    """What no check foresaw: the other figures are drawn, and this one says what it was."""
     reason = f"{name}: cannot be made from these runs: {type(error).__name__}: {error}"
     print(reason, file=sys.stderr)
     return reason
@@ -202,9 +255,13 @@ def _unforeseen(name: str, error: Exception) -> str:
 
 def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
     table = TABLES[name]
-    try:
+
+    def make(runs: Sequence[StoredRun]) -> tuple[Sequence[StoredRun], pd.DataFrame]:
         chosen = table.select(runs)
-        frame = table.make(chosen)
+        return chosen, table.make(chosen)
+
+    try:
+        chosen, frame = _of_those_it_can(name, make, runs)
     except Exception as error:
         chosen, frame = [], pd.DataFrame({"": [_unforeseen(name, error)]})
     for suffix, content in (
@@ -212,6 +269,11 @@ def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry
         ("md", markdown(frame)),
         ("tex", latex(frame, table.title)),
     ):
-        write_atomically(out / f"{name}.{suffix}", content.encode())
+        write_atomically(out / f"{name}.{suffix}", _bytes(content))
     entry = Entry(table.title, table.note, table.made_by, chosen, table=frame)
     return out / f"{name}.md", entry
+
+
+def _bytes(text: str) -> bytes:
+    """In UTF-8; what is no text in a path is written as an escape."""
+    return text.encode(errors="backslashreplace")

@@ -4,8 +4,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -15,13 +13,16 @@ from experiments.run.stored import StoredRun
 from experiments.show.arms import words, wrapped
 from experiments.show.groups import Group
 from experiments.show.intervals import band
+from forgetting.names import printable
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
 PER_LINE = 4  # panels beside each other
 
 
 def style() -> None:
-    """One look for all figures, legible at a paper's column width."""
+    """One look for all figures, legible at a paper's column width, whatever matplotlibrc says."""
+    matplotlib.rcdefaults()
+    matplotlib.use("Agg")
     sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update(
         {
@@ -56,7 +57,7 @@ def sources(group: Group) -> str:
     """The runs of a group by their folders' names and ids, the many of a folder counted."""
     by_folder: dict[str, list[str]] = {}
     for run in group.runs:
-        by_folder.setdefault(run.folder.parent.name, []).append(run.id)
+        by_folder.setdefault(printable(run.folder.parent.name), []).append(run.id)
     return ", ".join(
         f"{folder}/{', '.join(ids)}"
         if len(ids) < 7 and all(map(str.isdigit, ids))

@@ -66,8 +66,16 @@ def sweep(
                 silence_logs=50,
             )
             client = Client(cluster)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {error}") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if not scheduler:
+            raise UserError(f"--workers: Dask cannot start any here: {reason}") from None
+        if isinstance(error, (OSError, ValueError)):  # nobody answers; no address
+            raise UserError(f"--scheduler: no Dask scheduler at {scheduler}: {reason}") from None
+        raise UserError(
+            f"--scheduler: the one at {scheduler} does not understand the Dask of this side, "
+            f"{dask.__version__} ({reason}); both need the same version"
+        ) from None
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if cluster:
@@ -158,7 +166,7 @@ def _wait_for(
     failed: list[tuple[Planned, str]] = []
     took: dict[Planned, float] = {}
     died: Counter[Planned] = Counter()
-    began, workless = time.monotonic(), False
+    began, workless, asked = time.monotonic(), False, set()
     bar = tqdm(
         total=len(runs),
         initial=len(runs) - len(to_do),
@@ -171,6 +179,9 @@ def _wait_for(
         while (under_way or queue) and (keep_going or not failed):
             try:
                 workers = _workers(client)  # they come and go
+                if scheduler and (here := {worker["id"] for worker in workers}) - asked:
+                    _require_project(client, scheduler)
+                    asked |= here
                 slots = sum(_gpus(w) if on_gpu else w["nthreads"] for w in workers)
                 while queue and len(under_way) < slots:
                     start(queue.popleft())
@@ -226,6 +237,28 @@ def _workers(client) -> list[dict]:
     while len(info["workers"]) < info["n_workers"]:
         info = client.scheduler_info(n_workers=-1)
     return list(info["workers"].values())
+
+
+# Not a function of this project: who lacks it could not read the question, and would be lost.
+CAN_IMPORT = "__import__('experiments.sweeps.worker') and None"
+
+
+def _require_project(client, scheduler: str) -> None:
+    """UserError where the scheduler, or every worker, cannot import this project."""
+    answers = list(client.run(eval, CAN_IMPORT, on_error="return").values())
+    try:
+        client.run_on_scheduler(eval, CAN_IMPORT)
+    except ImportError as error:
+        who, reason = "it", error
+    else:
+        # Dask gives the runs of a worker that is lost to the others.
+        if not answers or not all(isinstance(answer, ImportError) for answer in answers):
+            return
+        who, reason = "its workers", answers[0]
+    raise UserError(
+        f"--scheduler: {scheduler}: {who} cannot import this project ({reason}); start all of the "
+        f"cluster in the project's environment"
+    )
 
 
 def _gpus(worker: dict) -> int:

@@ -1,0 +1,115 @@
+"""Figures come out whatever a run's names, its damage and the user's matplotlib are."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, command
+
+from experiments.show.drawings import draw
+
+OLD = Path(__file__).with_name("runs_9afe66d")
+ARMS = ("vanilla", "rotation")
+
+
+def runs(folder: Path, **dataset) -> Path:
+    """Two stored runs as of a data set whose label and classes are others."""
+    for arm in ARMS:
+        run = folder / arm
+        shutil.copytree(OLD / f"sequential_tasks-quick-{arm}-0", run)
+        config = json.loads((run / "config.json").read_bytes())
+        config["dataset"] |= {k: v for k, v in dataset.items() if k != "classes"}
+        (run / "config.json").write_text(json.dumps(config))
+        if "classes" in dataset:
+            info = json.loads((run / "info.json").read_bytes())
+            info["data"]["classes"] = dataset["classes"]
+            (run / "info.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "environment,rc",
+    [
+        ({"MPLBACKEND": "Qt9Agg"}, ""),
+        ({"MPLBACKEND": "module://of_a_notebook"}, ""),
+        ({}, "text.usetex: True\nsavefig.format: gif\nsavefig.bbox: tight\n"),
+        ({}, "figure.autolayout: True\nfigure.dpi: 1000000\nfont.family: Nothing\n"),
+    ],
+)
+def test_the_users_matplotlib_does_not_change_a_figure(environment, rc, tmp_path):
+    runs(tmp_path / "runs")
+    (tmp_path / "matplotlibrc").write_text(rc)
+    for name, env in (("plain", {}), ("theirs", environment | {"MATPLOTLIBRC": str(tmp_path)})):
+        words = ["--runs", str(tmp_path / "runs"), "--only", "figure3", "--out", name]
+        (tmp_path / name).mkdir()
+        env = ENVIRONMENT | env
+        done = command("figures.py", *words, cwd=tmp_path / name, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+    first, second = ((tmp_path / n / n / "figure3.png").read_bytes() for n in ("plain", "theirs"))
+    assert first == second
+
+
+def test_a_matplotlibrc_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")
+    done = command("figures.py", "--runs", str(OLD), "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: matplotlib cannot read your matplotlibrc: " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_names_that_are_no_text_are_drawn_as_escapes(tmp_path, capsys):
+    """A label, and the folder of the runs, with a byte that is no UTF-8."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    runs(folder, label="th\udce9", classes=[f"{i}\udce9" for i in range(10)])
+    page = tmp_path / "report.html"
+    draw([folder], tmp_path / "out", ["figure3", "accuracy_matrix", "measures"], page)
+    assert "cannot be made" not in capsys.readouterr().err
+    assert "th\\xe9" in (tmp_path / "out/measures.csv").read_text(encoding="utf-8")
+    assert "caf\\udce9/vanilla" in page.read_text(encoding="utf-8")
+
+
+def test_letters_that_the_font_lacks_are_said_in_one_line(tmp_path, capsys, recwarn):
+    runs(tmp_path / "runs", label="猫と犬", classes=["猫", "犬", "ᚠ", *"3456789"])
+    draw([tmp_path / "runs"], tmp_path / "out", ["figure3", "accuracy_matrix"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "boxes" in line]
+    assert line.startswith("drawn as boxes, since the figures' font lacks them: ")
+    assert {"猫", "犬", "と"} <= set(line)
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    draw([OLD], tmp_path / "out", ["figure3"])
+    assert "boxes" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["figure3", "accuracy_matrix"])
+def test_a_run_that_no_check_foresaw_is_named_and_the_others_are_drawn(
+    name, tmp_path, capsys, monkeypatch
+):
+    """Whatever it is of which a figure or table cannot be made."""
+    from experiments.show import drawings
+
+    folder = runs(tmp_path / "runs")
+    real = drawings.runs_and_rest
+
+    def one_is_damaged(*folders):
+        found, rest = real(*folders)
+        for run in found:
+            if run.arm == "rotation":
+                run.metrics.clear()
+                run.info.clear()
+        return found, rest
+
+    monkeypatch.setattr(drawings, "runs_and_rest", one_is_damaged)
+    capsys.readouterr()
+    (path,) = draw([folder], tmp_path / "out", [name])
+    err = capsys.readouterr().err
+    assert f"{name}: passed over {folder}/rotation: " in err and "cannot be made" not in err
+    assert path.stat().st_size > 10_000  # not the line of words alone
+
+
+def test_a_label_that_is_null_is_named(tmp_path, capsys):
+    runs(tmp_path / "runs", label=None)
+    draw([tmp_path / "runs", OLD], tmp_path / "out", ["figure3"], tmp_path / "report.html")
+    err = capsys.readouterr().err
+    for arm in ARMS:
+        assert f"passed over {tmp_path}/runs/{arm}: config.json: dataset.label is None" in err
