@@ -14,9 +14,12 @@ from conftest import ENVIRONMENT, PROJECT, command
 from test_own_method import CODE
 from torture import metrics
 
+from experiments import gan_probe, sequential_tasks
+from experiments.run import runner
 from experiments.run.stored import read_record, stored_runs
 
 SEQUENTIAL, GAN = "sequential_tasks.py", "gan_probe.py"
+STUDIES = {SEQUENTIAL: sequential_tasks.STUDY, GAN: gan_probe.STUDY}
 TINY = ["quick", "width=4", "probe_images=60", "probe_features=16", "device=cpu"]
 OF = {
     SEQUENTIAL: [*TINY, "iterations_per_task=6", "cycles=1", "results_dir=runs"],
@@ -27,8 +30,17 @@ OF = {
 }
 
 
-def run(folder, script, *words):
-    return command(script, "with", *OF[script], *words, cwd=folder)
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """run(script, *words): the command in this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *words):
+        with pytest.raises(SystemExit) as end:
+            runner.main(STUDIES[script], [script, "with", *OF[script], *words])
+        return subprocess.CompletedProcess(words, end.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -37,13 +49,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_users_file_is_run_in_both_studies_and_kept_with_the_run(folder):
+def test_a_users_file_is_run_in_both_studies_and_kept_with_the_run(folder, run):
     for script, arm in (
         (SEQUENTIAL, "method=./my_idea.py"),
         (GAN, "model=uncond+./my_idea.py"),
         (SEQUENTIAL, "method=./my_idea.py+ewc"),
     ):
-        done = run(folder, script, arm, "my_idea.weight=0.5")
+        done = run(script, arm, "my_idea.weight=0.5")
         assert done.returncode == 0, done.stderr
     for i, name in (("1", "my_idea"), ("2", "uncond+my_idea"), ("3", "my_idea+ewc")):
         assert f": {name}, seed 0" in (folder / f"runs/{i}/cout.txt").read_text()
@@ -61,9 +73,9 @@ def test_a_users_file_is_run_in_both_studies_and_kept_with_the_run(folder):
     assert [run.arm for run in stored_runs(folder / "runs")] == arms
 
 
-def test_killed_between_boundaries_it_ends_to_the_bit_and_a_changed_file_is_refused(folder):
+def test_killed_between_boundaries_it_ends_to_the_bit_and_a_changed_file_is_refused(folder, run):
     arm = ["method=./my_idea.py+replay", "iterations_per_task=60", "checkpoint_every=7"]
-    assert run(folder, SEQUENTIAL, *arm, "results_dir=whole").returncode == 0
+    assert run(SEQUENTIAL, *arm, "results_dir=whole").returncode == 0
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / "experiments" / SEQUENTIAL), "with", *OF[SEQUENTIAL], *arm],
         cwd=folder,
@@ -118,16 +130,16 @@ def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
     assert re.search(r"my_idea@\w{4}", (folder / "out/measures.md").read_text())
 
 
-def test_all_ways_to_write_an_arm_are_one_arm(folder):
-    assert run(folder, GAN, "model=uncond+rotation", "steps=2").returncode == 0
-    done = run(folder, GAN, "model=ssgan", "steps=2", "resume=auto")
+def test_all_ways_to_write_an_arm_are_one_arm(folder, run):
+    assert run(GAN, "model=uncond+rotation", "steps=2").returncode == 0
+    done = run(GAN, "model=ssgan", "steps=2", "resume=auto")
     assert "run 1: ssgan is complete already" in done.stdout, done.stderr
     (stored,) = stored_runs(folder / "runs")
     assert stored.arm == "ssgan"
-    assert run(folder, SEQUENTIAL, "method=ewc+replay", "ewc.weight=10").returncode == 0
-    done = run(folder, SEQUENTIAL, "method=replay+ewc", "ewc.weight=10.0", "resume=auto")
+    assert run(SEQUENTIAL, "method=ewc+replay", "ewc.weight=10").returncode == 0
+    done = run(SEQUENTIAL, "method=replay+ewc", "ewc.weight=10.0", "resume=auto")
     assert "is complete already" in done.stdout, done.stderr
-    done = run(folder, SEQUENTIAL, "method=replay+ewc", "resume=auto")
+    done = run(SEQUENTIAL, "method=replay+ewc", "resume=auto")
     assert "replay+ewc done in" in done.stdout
     arms = {stored.arm for stored in stored_runs(folder / "runs")}
     assert arms == {"ssgan", "ewc+replay(ewc.weight=10.0)", "ewc+replay"}
@@ -184,7 +196,7 @@ NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").r
         (SEQUENTIAL, ["method=7"], "method: it must be names joined by +, or a path"),
     ],
 )
-def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path):
+def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path, run):
     for name, text in {
         "two": TWO,
         "empty": "x = 1\n",
@@ -192,7 +204,7 @@ def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path):
         "broken": "class (",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
-    done = run(tmp_path, script, *words)
+    done = run(script, *words)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {line}"), done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
 
@@ -204,14 +216,14 @@ def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path):
         (NO_SCALAR, "my_idea: its loss must be a weight and a scalar tensor, not (4,), at step 1"),
     ],
 )
-def test_a_loss_that_is_no_number_names_method_and_step(text, line, folder):
+def test_a_loss_that_is_no_number_names_method_and_step(text, line, folder, run):
     (folder / "my_idea.py").write_text(text)
-    done = run(folder, SEQUENTIAL, "method=./my_idea.py")
+    done = run(SEQUENTIAL, "method=./my_idea.py")
     assert done.returncode == 1 and line in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_published_runs_of_a_users_method_hold_no_path(folder):
-    assert run(folder, SEQUENTIAL, "method=rotation+./my_idea.py").returncode == 0
+def test_published_runs_of_a_users_method_hold_no_path(folder, run):
+    assert run(SEQUENTIAL, "method=rotation+./my_idea.py").returncode == 0
     words = ["export", "--runs", "runs", "--out", "published"]
     done = command("results.py", *words, cwd=folder)
     assert done.returncode == 0, done.stderr
