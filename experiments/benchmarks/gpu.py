@@ -184,7 +184,7 @@ def _descendants() -> set[int]:
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # Behind the name, which may hold anything: the state, then the parent.
-            state, parent, *_ = entry.read_text().rpartition(")")[2].split()
+            state, parent, *_ = entry.read_text(encoding="utf-8").rpartition(")")[2].split()
             if state == "Z":
                 with contextlib.suppress(OSError):
                     os.waitpid(int(entry.parent.name), os.WNOHANG)

@@ -47,7 +47,7 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
     named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
     path = named.get(name, Path(name))
     try:
-        plan = tomllib.loads(path.read_text())
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"PLAN: there is no plan {name} ({error.strerror}); there are {', '.join(named)}, or "
