@@ -35,7 +35,7 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--minutes", default="8")
     parser.add_argument("--parts", default="1,2,3,4", metavar="N,...")
