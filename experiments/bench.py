@@ -82,7 +82,7 @@ def measure(
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
-    from experiments.benchmarks import device_name, launches, runs, training
+    from experiments.benchmarks import device_name, launches, probe, runs, training
 
     absent = OF_THE_HOST if here.type == "cuda" else () if rehearse else OF_THE_GPU
     possible = [name for name in NAMES if name not in absent]
@@ -94,7 +94,9 @@ def measure(
     failed = []
     print(f"{'':<64} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
     for name in only or possible:
-        (function,) = (getattr(m, name) for m in (training, launches, runs) if hasattr(m, name))
+        (function,) = (
+            getattr(m, name) for m in (training, probe, launches, runs) if hasattr(m, name)
+        )
         try:
             for r in function(rounds, here, **({"small": True} if rehearse else {})):
                 r |= {"device": REHEARSAL} if rehearse else {}

@@ -6,18 +6,32 @@ discriminator is probed with linear classifiers and has to tell real images from
 
 from dataclasses import replace
 
-from experiments.run.settings import COMMON, OF_THE_RUNNER, common, default_path, never, tell
+from experiments.run.settings import (
+    COMMON,
+    OF_THE_RUNNER,
+    arm_setting,
+    common,
+    default_path,
+    never,
+    tell,
+)
 from experiments.run.study import Experiment, Study, has_code_version
+from forgetting import arms
 from forgetting.errors import UserError
 from forgetting.settings import Setting, choice, integer, number, optional
+from gan.models import MODELS, parse_model
 
 
 def _has_generator(settings) -> bool:
-    return settings["model"] != "rotation_only"
+    return (settings["model"] or "").split("+")[0] != "rotation_only"
 
 
-def _rotates_in_a_game(settings) -> bool:
-    return settings["model"] in ("ssgan", "ssgan_sbn")
+def _goes_by(setting: str):
+    return lambda settings: arms.goes_by(setting, settings["model"], MODELS)
+
+
+def _has_boundaries(settings) -> bool:
+    return arms.has_boundaries(settings["model"], MODELS)
 
 
 def _penalises(settings) -> bool:
@@ -42,13 +56,7 @@ SETTINGS = {
             used=never,
         ),
     ),
-    "model": Setting(
-        None,
-        optional(
-            choice("uncond", "cond", "ssgan", "ssgan_sbn", "rotation_only"), "uncond and ssgan"
-        ),
-        "uncond, cond, ssgan, ssgan_sbn or rotation_only; unset: uncond and ssgan",
-    ),
+    "model": arm_setting("uncond and ssgan, a run each", parse_model),
     "steps": Setting(100000, integer(1), "updates of the generator"),
     "discriminator_width": Setting(
         lambda settings: settings["width"],
@@ -76,25 +84,31 @@ SETTINGS = {
         0.2,
         number(at_least=0),
         "weight of the generator's rotation loss",
-        _rotates_in_a_game,
+        _goes_by("alpha"),
         of_arm=True,
     ),
     "alpha_end": Setting(
         lambda settings: settings["alpha"],
         number(at_least=0),
         "the same at the end; other than alpha: in a straight line from one to it",
-        _rotates_in_a_game,
+        _goes_by("alpha_end"),
         of_arm=True,
     ),
     "beta": Setting(
         1.0,
         number(at_least=0),
         "weight of the discriminator's rotation loss",
-        _rotates_in_a_game,
+        _goes_by("beta"),
         of_arm=True,
     ),
     "d_steps": Setting(
         1, integer(1), "updates of the discriminator for one of the generator", _has_generator
+    ),
+    "boundary_every": Setting(
+        1000,
+        integer(1),
+        "generator updates between what methods do where a task ends",
+        _has_boundaries,
     ),
     "probe_every": Setting(5000, integer(1), "generator updates between probes"),
     "probe_images": Setting(
@@ -117,6 +131,7 @@ PRESETS = {
         {
             "dataset.name": "digits",
             "steps": 400,
+            "boundary_every": 100,
             "width": 16,
             "probe_every": 100,
             "probe_images": 1000,
@@ -129,6 +144,7 @@ PRESETS = {
         "The paper's protocol with narrow nets: under an hour a run on one core.",
         {
             "steps": 5000,
+            "boundary_every": 500,
             "width": 32,
             "probe_every": 500,
             "probe_images": 10000,
@@ -139,7 +155,7 @@ PRESETS = {
     ),
     "paper": ("The paper's sizes; for a GPU.", {}),
 }
-ex = tell(Experiment("gan_probe", save_git_info=has_code_version()), SETTINGS, PRESETS)
+ex = Experiment("gan_probe", save_git_info=has_code_version())
 
 
 def check(settings, images) -> None:
@@ -148,6 +164,9 @@ def check(settings, images) -> None:
         images.require_test_images(2, "the distance of samples")
     if len(images.classes) < 2 and settings["model"] == "cond":
         raise UserError(f"model: cond needs labels, and {images.label} has one class folder")
+    for arm in filter(None, [settings["model"]]):
+        own = STUDY.own_settings(settings)
+        parse_model(arm).check(own, settings, "discriminator", settings["batch_size"])
     if settings["spectral_norm"] != (settings["regularizer"] == "spectral_norm"):
         raise UserError(
             f"spectral_norm: it follows from regularizer={settings['regularizer']}; set that alone"
@@ -173,7 +192,8 @@ def build(settings, images, device, autocast, to_train=True):
             return fidelity.quality(samples, images.test_images, reader, device)
 
     chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - {"width"}}
-    return ProbeStudy(images, device, autocast, quality, about, **chosen)
+    own = STUDY.own_settings(settings)
+    return ProbeStudy(images, device, autocast, quality, about, method_settings=own, **chosen)
 
 
 @ex.command(unobserved=True)
@@ -206,7 +226,10 @@ STUDY = Study(
     lambda settings, images: settings["steps"],
     least_classes=1,
     commands={"sample": draw_samples},
+    parse=parse_model,
+    models=MODELS,
 )
+tell(STUDY, PRESETS)
 
 if __name__ == "__main__":
     from experiments.run.runner import main

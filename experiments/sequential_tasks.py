@@ -4,27 +4,23 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
-from experiments.run.settings import OF_THE_RUNNER, common, tell
+from experiments.run.settings import OF_THE_RUNNER, arm_setting, common, tell
 from experiments.run.study import Experiment, Study, has_code_version
+from forgetting import arms, streams
 from forgetting.errors import UserError
-from forgetting.settings import Setting, boolean, choice, integer, number, optional
+from forgetting.methods import parse
+from forgetting.settings import Setting, boolean, choice, integer, number
+from forgetting.streams import one_vs_all
 
 
-def _rotates(settings) -> bool:
-    return settings["method"] == "rotation"
-
-
-def _turns_images(settings) -> bool:
-    return settings["method"] in ("rotation", "augment")
+def _goes_by(setting: str):
+    return lambda settings: arms.goes_by(setting, settings["method"], {})
 
 
 SETTINGS = {
     **common(),
-    "method": Setting(
-        None,
-        optional(choice("vanilla", "rotation", "augment"), "vanilla and rotation"),
-        "vanilla, rotation or augment; unset: vanilla and rotation, a run each",
-    ),
+    "method": arm_setting("vanilla and rotation, a run each", parse),
+    **streams.SETTINGS,
     "iterations_per_task": Setting(1000, integer(1), "updates before the task moves on"),
     "cycles": Setting(2, integer(1), "how often all tasks are gone through"),
     "head": Setting(
@@ -38,13 +34,17 @@ SETTINGS = {
         "half of a batch is of the task's class; False: drawn from all images alike",
     ),
     "rotation_weight": Setting(
-        1.0, number(at_least=0), "beta, the weight of the rotation loss", _rotates, of_arm=True
+        1.0,
+        number(at_least=0),
+        "beta, the weight of the rotation loss",
+        _goes_by("rotation_weight"),
+        of_arm=True,
     ),
     "rotated_images": Setting(
         lambda settings: settings["batch_size"] // 4,
         integer(1),
         "images of a batch also seen by 90, 180 and 270 degrees",
-        _turns_images,
+        _goes_by("rotated_images"),
         of_arm=True,
     ),
     "eval_every": Setting(
@@ -79,11 +79,16 @@ PRESETS = {
         {"eval_every": 250},  # so that evaluating takes less than 15 % of the time
     ),
 }
-ex = tell(Experiment("sequential_tasks", save_git_info=has_code_version()), SETTINGS, PRESETS)
+ex = Experiment("sequential_tasks", save_git_info=has_code_version())
 
 
 def check(settings, images) -> None:
     images.training_subset(settings["probe_images"])
+    streams.resolved_order(settings["stream.order"], len(images.classes), settings["seed"])
+    one_vs_all.require_heads(settings["stream.switch"], settings["head"])
+    for arm in filter(None, [settings["method"]]):
+        own = STUDY.own_settings(settings)
+        parse(arm).check(own, settings, "classifier", settings["batch_size"])
     if settings["rotated_images"] > settings["batch_size"]:
         raise UserError(
             f"rotated_images: it must be at most batch_size ({settings['batch_size']}), "
@@ -99,8 +104,12 @@ def check(settings, images) -> None:
 def build(settings, images, device, autocast):
     from forgetting.sequential import SequentialTasks
 
-    chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER}
-    return SequentialTasks(images, device, autocast, **chosen)
+    of_stream = {key.partition(".")[2]: settings[key] for key in streams.SETTINGS}
+    chosen = {
+        key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - streams.SETTINGS.keys()
+    }
+    own = STUDY.own_settings(settings)
+    return SequentialTasks(images, device, autocast, method_settings=own, **of_stream, **chosen)
 
 
 def updates(settings, images) -> int:
@@ -108,6 +117,7 @@ def updates(settings, images) -> int:
 
 
 STUDY = Study(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates)
+tell(STUDY, PRESETS)
 
 if __name__ == "__main__":
     from experiments.run.runner import main

@@ -19,7 +19,9 @@ def all_to_device(drawn, device: torch.device | str):
         return to_device(drawn, device)
     if isinstance(drawn, dict):
         return {name: all_to_device(value, device) for name, value in drawn.items()}
-    return [all_to_device(value, device) for value in drawn]
+    if isinstance(drawn, list):
+        return [all_to_device(value, device) for value in drawn]
+    return drawn
 
 
 def evaluation_batch(images, device: torch.device | str) -> int:

@@ -101,6 +101,9 @@ class Method(nn.Module):
         """Whether it does anything in this player's updates: without weight it does not."""
         return player in self.players and getattr(self, "weight", 1.0) != 0
 
+    def check(self, player: str, batch_size: int) -> None:
+        """Raise UserError where its settings do not fit a run."""
+
     def setup(self, learner: "Learner") -> None:
         """Make parameters and buffers, on `learner.device`."""
 
@@ -179,11 +182,15 @@ class Learner:
         self.player, self.seed, self.steps, self.updates = player, seed, steps, updates
         self.batch_size, self.image_size = batch_size, image_size
         self.spectral_norm, self.one_for_all = spectral_norm, one_for_all
-        self.methods = nn.ModuleDict({method.name: method for method in methods})
-        for method in self.methods.values():
+        self.methods: dict[str, Method] = {}
+        for method in methods:
+            if method.name in self.methods:
+                raise UserError(f"{method.name}: there are two methods of that name")
+            self.methods[method.name] = method
             method.setup(self)
-        parameters = [*net.parameters(), *self.methods.parameters()]
-        self.optimisers = {player: adam(parameters, lr, adam_betas)}
+        of_all = [p for module in self._modules() for p in module.parameters()]
+        self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some of its own
+        self.optimisers = {player: adam(self.trained, lr, adam_betas)}
 
     def head(self, method: Method, outputs: int) -> nn.Module:
         """A linear head on the features, drawn from a seed of the method's own."""
@@ -222,16 +229,9 @@ class Learner:
                 found = {k: (1.0, v) for k, v in self.objective(batch, logits).items()}
             for method in joining:
                 term = method.loss(self, batch, out, drawn[method.name])
-                if term is None:
-                    continue
-                if not isinstance(term[1], torch.Tensor) or term[1].dim():
-                    shape = getattr(term[1], "shape", type(term[1]).__name__)
-                    raise UserError(
-                        f"{method.name}: its loss must be a scalar tensor, not of "
-                        f"{tuple(shape) if isinstance(shape, torch.Size) else shape}, "
-                        f"at step {batch.step + 1}"
-                    )
-                found[f"loss/{method.name}{PLAYERS[batch.player]}"] = term
+                if term is not None:
+                    _require_scalar(term, method.name, batch.step)
+                    found[f"loss/{method.name}{PLAYERS[batch.player]}"] = term
         return found
 
     def logits(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -270,14 +270,18 @@ class Learner:
         return [method for method in self.methods.values() if method.takes_part(player)]
 
     def _requires_grad(self, yes: bool) -> None:
-        self.net.requires_grad_(yes)
-        self.methods.requires_grad_(yes)
+        for parameter in self.trained:
+            parameter.requires_grad_(yes)
+
+    def _modules(self) -> list[nn.Module]:
+        """The net, and methods for their heads."""
+        return [self.net, *self.methods.values()]
 
     # ---- evaluation ----
 
     def train(self, yes: bool = True) -> None:
-        self.net.train(yes)
-        self.methods.train(yes)
+        for module in self._modules():
+            module.train(yes)
 
     @torch.inference_mode()
     def read(self, batches: Iterable[torch.Tensor], function: Callable) -> list:
@@ -312,3 +316,15 @@ class Learner:
             method.load_state_dict(state["methods"][name])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+
+
+def _require_scalar(term, method: str, step: int) -> None:
+    """UserError unless `term` is what `Method.loss` is to return."""
+    pair = isinstance(term, tuple) and len(term) == 2
+    loss = term[1] if pair else term
+    what = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+    if not pair:
+        what = f"{type(loss).__name__} alone"
+    if not pair or not isinstance(loss, torch.Tensor) or loss.dim():
+        wanted = "a weight and a scalar tensor"
+        raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")

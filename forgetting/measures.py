@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from forgetting.streams import resolved_order
+
 RECOVERY_ITERATIONS = 100
 Metrics = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -28,6 +30,12 @@ class Logged:
     @property
     def tasks(self) -> int:
         return sum(name.startswith("accuracy/task_") for name in self.metrics)
+
+    @property
+    def order(self) -> list[int]:
+        """The tasks as they come."""
+        asked = self.config.get("stream", {}).get("order")
+        return resolved_order(asked, self.tasks, self.config.get("seed", 0))
 
 
 @dataclass(frozen=True)
@@ -169,11 +177,12 @@ def probe_last_cycle(logged: Logged) -> float:
 
 
 def accuracy_matrix(logged: Logged, cycle: int) -> np.ndarray:
-    """R (tasks, tasks) of one cycle: R[i, j] is accuracy on task j at the end of task i."""
+    """R (tasks, tasks) of one cycle: R[i, j] is accuracy on task j at the end of task i, both in
+    the order in which the tasks come."""
     tasks = logged.tasks
     ends = (cycle * tasks + np.arange(1, tasks + 1)) * logged.config["iterations_per_task"]
     columns = []
-    for task in range(tasks):
+    for task in logged.order:
         steps, values = logged.metrics[f"accuracy/task_{task}"]
         columns.append(values[np.searchsorted(steps, ends)])
     return np.stack(columns, axis=1)
@@ -206,7 +215,7 @@ def forward_transfer(r: np.ndarray, untrained: np.ndarray) -> float:
 
 
 def _forward_transfer(logged: Logged) -> float:
-    start = [logged.metrics[f"accuracy/task_{task}"][1][0] for task in range(logged.tasks)]
+    start = [logged.metrics[f"accuracy/task_{task}"][1][0] for task in logged.order]
     return forward_transfer(accuracy_matrix(logged, 0), np.array(start))
 
 

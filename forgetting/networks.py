@@ -155,8 +155,8 @@ class FullPrecisionSpectralNorm(_SpectralNorm):
 
 def _norm_of(net: nn.Module, name: str) -> FullPrecisionSpectralNorm | None:
     """The spectral norm that a parameter of the net has."""
-    layer, _, rest = name.rpartition(".parametrizations.")
-    return net.get_submodule(layer).parametrizations.weight[0] if rest else None
+    layer, found, _ = name.partition(".parametrizations.")
+    return net.get_submodule(layer).parametrizations.weight[0] if found else None
 
 
 def acting_weights(net: nn.Module) -> dict[str, torch.Tensor]:

@@ -7,6 +7,9 @@ arXiv 1803.07728; used as the auxiliary loss of Chen et al., arXiv 1811.11212.
 import torch
 import torch.nn.functional as F
 
+from forgetting.devices import evaluation_batch
+from forgetting.learner import Learner
+
 ROTATIONS = 4  # R = {0, 90, 180, 270} degrees, counter-clockwise
 
 
@@ -42,3 +45,15 @@ def rotation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     logits (M, 4) float, labels (M,) int64 in 0..3; a scalar.
     """
     return F.cross_entropy(logits.float(), labels)
+
+
+def rotation_logits(learner: Learner, images: torch.Tensor) -> torch.Tensor:
+    """The rotation head's logits (N, 4) float32, on the CPU, for images uint8 as they are."""
+    net = learner.net
+    batches = images.split(evaluation_batch(images, learner.device))
+    return torch.cat(learner.read(batches, lambda x: net.rotation_head(net(x)).float().cpu()))
+
+
+def annealed(start: float, end: float, step: int, steps: int) -> float:
+    """From `start` at step 0 to `end` at the last of `steps`, in a straight line."""
+    return start + (end - start) * step / max(1, steps - 1)

@@ -14,12 +14,11 @@ from forgetting import measures, methods, probes
 from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
-from forgetting.errors import UserError
+from forgetting.graphs import iteration
 from forgetting.learner import Batch, Learner
 from forgetting.networks import Classifier, build
 from forgetting.seeding import derived_seed, generator
-from forgetting.streams import Schedule, resolved_order
-from forgetting.streams.one_vs_all import OneVsAll
+from forgetting.streams import Schedule, one_vs_all, resolved_order
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
@@ -49,6 +48,7 @@ class SequentialTasks:
         width: int,
         lr: float,
         adam_betas: tuple[float, float],
+        graphs: str = "auto",
         rotation_weight: float,
         rotated_images: int,
         head: str,
@@ -66,20 +66,16 @@ class SequentialTasks:
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.arm = methods.parse(method)
         self.per_task_head = head == "per_task"
-        if switch == "none" and not self.per_task_head:
-            raise UserError(
-                "stream.switch: none needs head=per_task: one output would be asked of every class "
-                "at once whether an image is of it"
-            )
+        one_vs_all.require_heads(switch, head)
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
         self.tasks = len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
         self.schedule = Schedule(task_order, iterations_per_task, cycles, switch, blend)
-        self.info: dict = {"task_order": task_order}
+        self.info: dict = {"task_order": task_order, **self.arm.record}
         self.total_steps, self.position = self.schedule.steps, 0
 
-        self.stream = OneVsAll(
+        self.stream = one_vs_all.OneVsAll(
             dataset, self.schedule, batch_size, balanced, generator(seed, "stream")
         )
         self.boundary_draws = generator(seed, "boundary")
@@ -109,6 +105,7 @@ class SequentialTasks:
             adam_betas=adam_betas,
             one_for_all=not self.per_task_head,
         )
+        self.iterate = iteration(self._compute, self.learner, graphs)
         self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
         self.info["evaluation_images"] = len(self.eval_indices)
         if cut := dataset.cut_evaluation("eval_images", eval_images):
@@ -121,7 +118,7 @@ class SequentialTasks:
         """One training iteration, and what methods do where a task ends; the losses as scalar
         tensors."""
         self.learner.train()
-        losses = self._compute(all_to_device(self._draw(), self.device))
+        losses = self.iterate(self._draw())
         self.position += 1
         if self.schedule.changes(self.position):
             self.learner.boundary(self._batches_of_the_task)
@@ -212,6 +209,7 @@ class SequentialTasks:
         """The run's measures, from all it logged: metric -> (steps, values)."""
         config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
+        config["stream"] = {"order": self.schedule.order}
         return measures.of_run(measures.Logged(logged, config))
 
     # ---- everything the next step depends on ----
@@ -226,6 +224,7 @@ class SequentialTasks:
 
     def load_state_dict(self, state: dict) -> None:
         self.position = state["position"]
+        self.iterate.forget()
         self.learner.load_state_dict(state["learner"])
         self.stream.draws.set_state(state["stream"])
         self.boundary_draws.set_state(state["boundary"])

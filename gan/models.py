@@ -1,7 +1,8 @@
 """The GANs that an arm of the probe study may begin with. Their kind is the generator's batch norm
 (`gan.networks.BatchNorm`)."""
 
-from forgetting.methods import Model
+from forgetting.errors import UserError
+from forgetting.methods import Arm, Model, parse
 
 ALONE = "no generator"
 MODELS = {
@@ -12,3 +13,12 @@ MODELS = {
     # The paper's control: the discriminator's net learns rotation alone.
     "rotation_only": Model(ALONE, ("rotation",), {"alpha": 0.0, "alpha_end": 0.0, "beta": 1.0}),
 }
+
+
+def parse_model(text: str) -> Arm:
+    """The arm that `model=TEXT` means. Raises UserError as `forgetting.methods.parse` does, and for
+    methods where there are no fakes."""
+    arm = parse(text, "model", MODELS)
+    if MODELS[arm.model].kind == ALONE and arm.key != arm.model:
+        raise UserError(f"model: {arm.model} has no fakes to forget, and takes no methods")
+    return arm

@@ -14,15 +14,15 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from forgetting import measures, methods, probes
+from forgetting import measures, probes
 from forgetting.data import Dataset
 from forgetting.devices import evaluation_batch
 from forgetting.errors import UserError
-from forgetting.methods.rotation import rotation_logits
+from forgetting.rotation import rotation_logits
 from forgetting.seeding import generator
 from gan import past_fakes, samples
 from gan.losses import GradientPenalty
-from gan.models import ALONE, MODELS
+from gan.models import ALONE, MODELS, parse_model
 from gan.training import GAN
 
 FAKES = 1000  # that are kept of each probed generator
@@ -75,20 +75,19 @@ class ProbeStudy:
         self.probe_c: list[float] = []  # a block's C, chosen at the first probe
         self.extractor = dict(extractor)
         self.held_out = dataset.balanced_test_subset(FAKES).to(device)
+        self.arm = parse_model(model)
         self.info = {
             **extractor,
             "held_out_real_images": len(self.held_out),
             "probe_c": self.probe_c,
             "evaluation_seconds": self.seconds,
+            **self.arm.record,
         }
         self.total_steps, self.boundary_every = steps, boundary_every
         self.probe_every, self.probe_features = probe_every, probe_features
         self.quality_every, self.quality_images = quality_every, quality_images
 
-        self.arm = methods.parse(model, "model", MODELS)
         kind = MODELS[self.arm.model].kind
-        if kind == ALONE and self.arm.key != self.arm.model:
-            raise UserError(f"model: {self.arm.model} has no fakes to forget, and takes no methods")
         rotation = {"alpha": alpha, "alpha_end": alpha_end, "beta": beta}
         rotation["rotated_images"] = max(1, batch_size // 4)  # the authors' quarter
         of_arm = self.arm.make(seed, self.arm.checked(method_settings or {}), rotation)

@@ -10,6 +10,7 @@ import torch
 
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device
+from forgetting.graphs import iteration
 from forgetting.learner import Batch, Learner, Method, adam
 from forgetting.networks import build, scale_images
 from forgetting.seeding import derived_seed, generator
@@ -46,6 +47,7 @@ class GAN:
         d_steps: int,
         lr: float,
         adam_betas: tuple[float, float],
+        graphs: str = "auto",
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.conditional, self.turned = kind == "class", turned
@@ -90,6 +92,7 @@ class GAN:
             self.learner.optimisers["generator"] = adam(self.generator.parameters(), lr, adam_betas)
         self.draws = {name: generator(seed, name) for name in ("images", "latent", "labels")}
         self.boundary_draws = generator(seed, "boundary")
+        self.iterate = iteration(self._compute, self.learner, graphs)
         self.real_or_fake = (torch.arange(2 * batch_size) < batch_size).float().to(device)
 
     def step(self) -> dict[str, torch.Tensor]:
@@ -98,7 +101,7 @@ class GAN:
         self.learner.train()
         if self.generator is not None:
             self.generator.train()
-        logged = self._compute(all_to_device(self._draw(), self.device))
+        logged = self.iterate(self._draw())
         self.position += 1
         return logged
 
@@ -216,6 +219,7 @@ class GAN:
 
     def load_state_dict(self, state: dict, position: int) -> None:
         self.position = position
+        self.iterate.forget()
         self.learner.load_state_dict(state["learner"])
         if self.generator is not None:
             self.generator.load_state_dict(state["generator"])

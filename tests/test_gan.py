@@ -16,9 +16,8 @@ from torch import nn
 from forgetting import learner as learners
 from forgetting import networks
 from forgetting.learner import Batch
-from forgetting.methods.rotation import annealed
 from forgetting.networks import build, scale_images
-from forgetting.rotation import rotation_labels
+from forgetting.rotation import annealed, rotation_labels
 from gan import losses, training
 from gan import networks as gan_networks
 from gan.models import MODELS

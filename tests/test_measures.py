@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,9 @@ def test_accuracy_matrix_takes_each_cycles_ends():
     logged = Logged(metrics, {"iterations_per_task": 5, "cycles": 2})
     assert measures.accuracy_matrix(logged, 0).tolist() == [[5, 105], [10, 110]]
     assert measures.accuracy_matrix(logged, 1).tolist() == [[15, 115], [20, 120]]
+    # Task 1 comes first: rows and columns are in the order of the tasks.
+    turned = replace(logged, config={**logged.config, "stream": {"order": [1, 0]}})
+    assert measures.accuracy_matrix(turned, 0).tolist() == [[105, 5], [110, 10]]
 
 
 def test_past_fakes_by_hand():

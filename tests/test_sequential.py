@@ -11,6 +11,7 @@ from experiments.sequential_tasks import SETTINGS as OF_THE_COMMAND
 from forgetting import learner as learners
 from forgetting import networks
 from forgetting.data import Dataset
+from forgetting.errors import UserError
 from forgetting.networks import Classifier, build, scale_images
 from forgetting.rotation import rotation_loss
 from forgetting.seeding import derived_seed
@@ -183,6 +184,36 @@ def test_a_head_a_task_leaves_the_other_heads_alone(digits):
     learner.step()
     changed = (learner.net.binary_head.weight != before).any(1)
     assert changed.tolist() == [True] + [False] * 9
+
+
+def test_tasks_come_in_the_order_of_the_stream(digits):
+    order = [3, 1, 0, 2, 9, 8, 7, 6, 5, 4]
+    learner = study(digits, order=order)
+    assert learner.info["task_order"] == order
+    learner.position = 1
+    assert learner.current_task() == 3
+    values = learner.evaluate()
+    assert values["accuracy/current"] == values["accuracy/task_3"]
+    seeded = [study(digits, order="seeded", seed=seed).info["task_order"] for seed in (0, 0, 1)]
+    assert seeded[0] == seeded[1] != seeded[2]
+
+
+@pytest.mark.parametrize("switch", ["gradual", "none"])
+def test_other_switches_train_and_go_on_to_the_bit(digits, switch):
+    changes = {"head": "per_task", "switch": switch, "blend": 1.0}
+    through, abrupt = study(digits, **changes), study(digits, head="per_task")
+    assert losses(through, 6) != losses(abrupt, 6)
+    restored = study(digits, **changes, seed=3)
+    restored.load_state_dict(copy.deepcopy(through.state_dict()))
+    assert losses(restored, 4) == losses(through, 4)
+    values = restored.evaluate()
+    assert values["accuracy/current"] == values["accuracy/task_2"]  # as in the moving stream
+
+
+def test_without_switches_one_output_is_not_enough(digits):
+    with pytest.raises(UserError, match=r"stream.switch: none needs head=per_task: with one") as e:
+        study(digits, switch="none")
+    assert "\n" not in str(e.value)
 
 
 def two_classes(digits) -> Dataset:

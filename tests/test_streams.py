@@ -7,8 +7,6 @@ from forgetting.settings import validate
 from forgetting.streams import SETTINGS, Schedule, resolved_order
 from forgetting.streams.one_vs_all import OneVsAll
 
-RULES = {name: setting.rule for name, setting in SETTINGS.items()}
-
 
 class Labels:
     """All that a stream draws by."""
@@ -144,7 +142,7 @@ def test_without_switches_every_batch_is_of_all_tasks_alike():
 )
 def test_bad_settings_are_one_line(name, value, line):
     with pytest.raises(UserError) as refused:
-        validate({name: value}, RULES)
+        validate({name: value}, SETTINGS)
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
 
 

@@ -4,7 +4,7 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +22,7 @@ ARMS = (
     ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
 )
 PROFILED = 10  # steps
+SHOWN = 12  # kernels
 AT_ONCE = (1, 4, 8)
 
 
@@ -70,11 +71,21 @@ def _kernels(study) -> tuple[float, float]:
     spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") in wanted)
     if not spans:
         raise UserError("bench: the profiler saw no kernel")
+    _say_which(event for event in events if event.get("cat") in wanted)
     covered, end = 0.0, spans[0][0]
     for first, last in spans:
         covered += max(0.0, last - max(first, end))
         end = max(end, last)
     return len(spans) / PROFILED, covered / 1e6 / PROFILED
+
+
+def _say_which(kernels: Iterable[dict]) -> None:
+    """Print the kernels that take the most of a step."""
+    times: dict[str, list[float]] = {}
+    for kernel in kernels:
+        times.setdefault(kernel["name"], []).append(kernel["dur"] / 1000 / PROFILED)
+    for name, of_it in sorted(times.items(), key=lambda pair: -sum(pair[1]))[:SHOWN]:
+        print(f"  {sum(of_it):7.3f} ms in {len(of_it) / PROFILED:5.1f} of {name[:80]}")
 
 
 def runs_at_once(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:

@@ -1,4 +1,4 @@
-"""How fast both studies train and probe: against PyTorch's defaults, a well-kept library, and what
+"""How fast both studies train: against PyTorch's defaults, a well-kept library, and what
 the machine's convolutions allow."""
 
 import dataclasses
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,7 +33,7 @@ from experiments.benchmarks import (
     with_our_allocator,
 )
 from experiments.run import resolve
-from forgetting import data, networks, probes
+from forgetting import data, networks
 from forgetting.errors import UserError
 from forgetting.rotation import rotation_labels, turned_copies
 
@@ -42,7 +41,6 @@ PEER = "torch-mimicry==0.1.16"
 AIM_PEER = {"cpu": "at least 3.5 (bf16)", "gpu": "at least 10"}
 AIM_PLAIN = {"cpu": "at least 2 (bf16)", "gpu": "at least 5"}
 AIM_FLOOR = {"cpu": "at least 0.7", "gpu": "at least 0.4"}
-AIM_PROBE = {"cpu": "at least 2", "gpu": "at least 20"}
 LOOPS = (
     ("ssgan", "gan_probe", {"model": "ssgan"}),
     ("sequential rotation", "sequential_tasks", {"method": "rotation"}),
@@ -64,9 +62,10 @@ def gan_iterations(rounds: int, device: torch.device, small: bool = False) -> It
         for model in models:
             settings = {"model": model, **small_sizes("gan_probe", small)}
             study = learner("gan_probe", "paper", device, **settings)
+            operations = _operations(study)
             name = f"{model} iteration, of torch-mimicry's"
             yield from _against(name, AIM_PEER, rounds, study, theirs[model])
-            yield _share_of_the_floor(f"{model} iteration", study, rounds)
+            yield _share_of_the_floor(f"{model} iteration", study, operations, rounds)
 
 
 def _peers_folder() -> Path:
@@ -129,10 +128,11 @@ def sequential_iterations(rounds: int, device: torch.device, small: bool = False
     with _others(steps, device) as theirs:
         for (method, width), chosen in arms.items():
             study = learner("sequential_tasks", "paper", device, method=method, **chosen)
+            operations = _operations(study)
             name = f"sequential {method} iteration{f', width {width}' if width else ''}"
             others = theirs[method, width]
             yield from _against(f"{name}, of a plain loop's", AIM_PLAIN, rounds, study, others)
-            yield _share_of_the_floor(name, study, rounds)
+            yield _share_of_the_floor(name, study, operations, rounds)
 
 
 def _plain_step(method: str, device: torch.device, sizes: dict) -> Callable[[], None]:
@@ -198,18 +198,23 @@ def _against(
         yield row(label, device_name(study.device), ratios, of_it)
 
 
-def _share_of_the_floor(name: str, study, rounds: int) -> dict:
-    """What the step's convolutions and products would take at this machine's rate, of its time."""
-    device = study.device
+def _operations(study) -> int:
+    """Those of the convolutions and products of a step: of its first, which is no graph yet."""
     with FlopCounterMode(display=False) as counter:
         study.step()
+    return counter.get_total_flops()
+
+
+def _share_of_the_floor(name: str, study, operations: int, rounds: int) -> dict:
+    """What the step's convolutions and products would take at this machine's rate, of its time."""
+    device = study.device
     # A GPU's rate is that of a batch that fills it, at the precision that the step has.
     n, repeats = (64, 5) if device.type == "cpu" else (1024, 1)
     dtype = torch.bfloat16 if _computes_in_bf16(study) else torch.float32
     conv = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
     x = torch.rand(n, 128, 16, 16, device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last)
-    operations = 2 * n * 16 * 16 * 128 * 128 * 9
+    of_a_convolution = 2 * n * 16 * 16 * 128 * 128 * 9
 
     @torch.inference_mode()
     def convolve():
@@ -217,7 +222,7 @@ def _share_of_the_floor(name: str, study, rounds: int) -> dict:
             conv(x)
 
     times, convolutions = in_turn(rounds, device, study.step, convolve)
-    floors = [counter.get_total_flops() / (repeats * operations / c) for c in convolutions]
+    floors = [operations / (repeats * of_a_convolution / c) for c in convolutions]
     shares = [floor / taken for floor, taken in zip(floors, times, strict=True)]
     return row(f"{name}: floor, of its time", device_name(device), shares, AIM_FLOOR)
 
@@ -265,7 +270,7 @@ def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
     """What torch.compile would gain both loops at the `cpu` preset's widths, where the most of
     their time is no convolution, and what it costs at the start: neither loop has it."""
     for name, study, arm in LOOPS:
-        plain, compiled = learner(study, "cpu", device, **arm), learner(study, "cpu", device, **arm)
+        plain, compiled = (learner(study, "cpu", device, graphs="off", **arm) for _ in range(2))
         nets = [compiled.discriminator, compiled.generator] if name == "ssgan" else [compiled.net]
         for net in nets:
             net.forward = torch.compile(net.forward)
@@ -285,52 +290,6 @@ def compilation(rounds: int, device: torch.device) -> Iterator[dict]:
 
 def _widths(width: int) -> dict:
     return {"discriminator_width": width, "generator_width": 2 * width}
-
-
-def linear_probe(rounds: int, device: torch.device, small: bool = False) -> Iterator[dict]:
-    """50,000 x 8,192 features of real images' pixels: ours against scikit-learn on float64."""
-    n, n_test, size = (500, 200, 16) if small else (50_000, 2_000, 64)
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    digits = data.load("digits", "", size)
-    noise = torch.Generator().manual_seed(0)
-
-    def features(images, n):
-        chosen = torch.randint(len(images), (n,), generator=noise)
-        pixels = images[chosen].float().mean(1).flatten(1).repeat(1, 2)
-        return pixels + 40 * torch.randn(pixels.shape, generator=noise), chosen
-
-    train, chosen = features(digits.train_images, n)
-    labels = digits.train_labels[chosen]
-    test, chosen = features(digits.test_images, n_test)
-    test_labels = digits.test_labels[chosen]
-    here = [x.to(device) for x in (train, labels, test, test_labels)]
-    accuracies = {}
-
-    def ours():
-        accuracies["ours"], converged = probes.linear_probe(*here, c=1e-4)
-        if not converged:
-            raise UserError("bench: the probe did not converge")
-
-    arrays = [x.numpy().astype(np.float64) for x in (train, test)]
-
-    def theirs():
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-4, max_iter=500))
-        model.fit(arrays[0], labels.numpy())
-        accuracies["theirs"] = model.score(arrays[1], test_labels.numpy())
-
-    if device.type == "cuda":
-        ours()  # the first is slow to start
-        alone = seconds(theirs)  # on the CPU, whatever the GPU does, and far longer
-        ratios = [alone / seconds(ours, device) for _ in range(rounds)]
-    else:
-        ratios = [seconds(theirs) / seconds(ours) for _ in range(rounds)]
-    if abs(accuracies["ours"] - accuracies["theirs"]) > 0.002:
-        raise UserError(f"bench: the probes' accuracies differ: {accuracies}")
-    name = f"linear probe {n:,} x {train.shape[1]:,}, of float64's"
-    yield row(name, device_name(device), ratios, AIM_PROBE)
 
 
 def evaluation_share(rounds: int, device: torch.device) -> Iterator[dict]:

@@ -5,25 +5,31 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from experiments.run.study import Study
+from forgetting import arms
 from forgetting.settings import with_defaults
 
 # Known only once a run has begun, so that a run that has not may lack them.
-FACTS = ("images", "extractor")
+FACTS = ("images", "extractor", "files")
 
 
 def identity(study: Study, settings: Mapping[str, Any], **facts: str | None) -> dict[str, Any]:
     """What a run computes from, flat: two runs with the same compute the same.
 
     settings: flat; what an older run lacks has its default, and what a run of these settings does
-    not use is no part of it. facts: the fingerprint of its images and the hash of the extractor
-    that measures its samples; None where that is not known.
+    not use is no part of it. facts: the fingerprint of its images, the hash of the extractor that
+    measures its samples, and the hashes of its users' files; None where that is not known.
     """
-    whole = with_defaults(settings, study.settings)
+    arm = settings.get(study.arm)
+    of_methods = arms.settings_of(arm, study.models)
+    whole = with_defaults(settings, {**study.settings, **of_methods})
     used = {
         key: whole[key]
         for key, setting in study.settings.items()
         if not setting.incidental and setting.used(whole)
     }
+    used |= {key: whole[key] for key in whole if key not in study.settings}
+    if arm:
+        used[study.arm] = arms.canonical(arm, study.models)
     return {"study": study.name, **used, **{k: v for k, v in facts.items() if v is not None}}
 
 
@@ -37,18 +43,33 @@ def same(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) 
 
 def shared(study: Study, whole: Mapping[str, Any]) -> dict[str, Any]:
     """The identity less what tells its arm and seed: what runs share that are compared."""
-    own = {key for key, setting in study.settings.items() if setting.of_arm}
-    return {k: v for k, v in whole.items() if k not in own | {study.arm, "seed"}}
+    of_all = {key for key, setting in study.settings.items() if not setting.of_arm}
+    of_all |= {"study", "images", "extractor"}
+    return {k: v for k, v in whole.items() if k in of_all - {study.arm, "seed"}}
 
 
-def arm_name(study: Study, whole: Mapping[str, Any]) -> str:
+def arm_name(
+    study: Study, whole: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> str:
     """The arm of an identity, with those of its own settings that are not at their default:
-    "ssgan(alpha=0.5)"."""
-    others = []
-    for key, setting in study.settings.items():
-        if setting.of_arm and key in whole and whole[key] != setting.default_in(whole):
-            others.append(f"{key}={whole[key]}")
-    return f"{whole[study.arm]}({', '.join(others)})" if others else str(whole[study.arm])
+    "ssgan(alpha=0.5)", "ewc(weight=10)". Behind a user's files stands the start of their hash.
+
+    defaults: of the settings of users' files.
+    """
+    arm = whole[study.arm]
+    own = {key: s for key, s in study.settings.items() if s.of_arm and key in whole}
+    usual = {key: setting.default_in(whole) for key, setting in own.items()}
+    usual |= {key: s.default for key, s in arms.settings_of(arm, study.models).items()}
+    usual |= defaults or {}
+    # Of the last method the name need not be said again.
+    others = [
+        f"{key.removeprefix(arm.split('+')[-1] + '.')}={whole[key]}"
+        for key in usual
+        if key in whole and whole[key] != usual[key]
+    ]
+    if files := whole.get("files"):
+        arm += "".join(f"@{file.split()[1][:4]}" for file in files.split(", "))
+    return f"{arm}({', '.join(others)})" if others else arm
 
 
 def as_text(part: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,8 +48,13 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         training.restore(checkpoint)
         print(f"resumed at step {learner.position}")
     run.info.update(_about(dataset, device), **learner.info, seconds=training.seconds)
+    if recorder:  # at once, for the next kill may come before Sacred's first heartbeat
+        with suppress(OSError):
+            recorder.save_json(run.info, "info.json")
+        require_written(recorder)
 
-    title = f"run {run._id}: {settings[study.arm]}" if run._id else settings[study.arm]
+    arm = study.parse(settings[study.arm]).name
+    title = f"run {run._id}: {arm}" if run._id else arm
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint or not checkpoint["evaluated"]:
         training.evaluate()

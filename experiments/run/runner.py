@@ -33,7 +33,9 @@ from experiments.run.stopping import Interrupted, Stop
 from experiments.run.stored import Record, Unreadable, read_record
 from experiments.run.study import Study, require_own_code
 from forgetting import data
+from forgetting.arms import canonical
 from forgetting.errors import UserError
+from forgetting.methods import available
 from forgetting.settings import check_key, flat, nested, validate, with_defaults
 
 # Resolved when a run begins, so that they contradict nothing when it is taken up again.
@@ -141,10 +143,19 @@ def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
 
 
 def _read_updates(study: Study, options: dict) -> tuple[dict, list[str]]:
+    of_arm = [word for word in options["UPDATE"] if word.partition("=")[0].strip() == study.arm]
+    arm = get_config_updates(of_arm)[0].get(study.arm)
+    table = study.table(arm) if isinstance(arm, str) else study.settings
     for update in options["UPDATE"]:
         key, equals, _ = update.partition("=")
         if equals:
-            check_key(key.strip(), study.settings)
+            method = key.strip().partition(".")[0]
+            if method in available() and not any(k.startswith(f"{method}.") for k in table):
+                raise UserError(
+                    f"{key.strip()}: {method} is no part of {arm or 'the arms'}; add it, as in "
+                    f"{study.arm}={arm or study.default_arms[0]}+{method}"
+                )
+            check_key(key.strip(), table)
         elif key not in study.experiment.named_configs:
             known = ", ".join(study.experiment.named_configs)
             raise UserError(f"{key}: no such preset; there are {known}; a setting is KEY=VALUE")
@@ -158,11 +169,13 @@ def _settings(study: Study, updates: dict, presets: list) -> dict:
     """All settings, flat and checked, before anything is looked up."""
     if not presets:
         presets = ["paper" if torch.cuda.is_available() else "quick"]
-    validate(flat(updates), study.settings)  # before Sacred seeds itself with what may be no seed
+    arm = flat(updates).get(study.arm)
+    table = study.table(arm) if isinstance(arm, str) else study.settings
+    validate(flat(updates), table)  # before Sacred seeds itself with what may be no seed
     config = create_run(
         study.experiment, "print_config", updates, presets, log_level="CRITICAL"
     ).config
-    return validate(flat(config), study.settings)
+    return validate(flat(config), table)
 
 
 # ------------------------------------------------------------------ runs that are there already
@@ -201,20 +214,30 @@ def _settings_to_resume(
     if record.status == "COMPLETED":
         raise UserError(f"resume: {folder / settings['resume']} is complete already")
     _refuse_other_settings(settings, explicit, record)
-    incidental = {key for key, setting in study.settings.items() if setting.incidental}
+    incidental = study.incidental
     kept = {"dataset.root", "dataset.memory_mb", "checkpoint_every"} - explicit.keys()
     stored = with_defaults(record.settings, study.settings)
+    if settings[study.arm]:  # where its files are now
+        stored[study.arm] = settings[study.arm]
+    if study.parse(stored[study.arm]).content != record.files:
+        raise UserError(
+            f"resume: a method's file is not what {record.folder} began with ({record.files}); put "
+            f"that back (its text is in info.json), or start a run of its own"
+        )
     return {**stored, **{key: settings[key] for key in incidental - kept}}
 
 
 def _refuse_other_settings(settings: dict, explicit, record: Record) -> None:
-    stored = with_defaults(record.settings, record.study.settings)
+    stored, asked = (with_defaults(of, record.study.settings) for of in (record.settings, settings))
+    arm, incidental = record.study.arm, record.study.incidental
+    for of in (stored, asked):  # however it is written, and wherever its files are
+        of[arm] = of[arm] and canonical(of[arm], record.study.models)
     differing = [
-        f"{key} (stored {stored[key]!r}, asked {settings[key]!r})"
+        f"{key} (stored {stored.get(key)!r}, asked {asked[key]!r})"
         for key in explicit
-        if not record.study.settings[key].incidental
-        and settings[key] != stored[key]
-        and (key, settings[key]) not in LEFT_OPEN
+        if key not in incidental
+        and asked[key] != stored.get(key)
+        and (key, asked[key]) not in LEFT_OPEN
     ]
     if differing:
         raise UserError(
@@ -268,18 +291,19 @@ def _run_arm(study, job, options, presets) -> bool:
     """Bring one arm's run to its end, or exit; whether another process is at it."""
     experiment = study.experiment
     settings, dataset = job["settings"], job["dataset"]
+    arm = study.parse(settings[study.arm])
     folder = Path(settings["results_dir"])
     run_id, checkpoint = settings["resume"], None
     settings["resume"], automatic = None, run_id == "auto"
     if automatic:
-        wanted = identity(study, settings, images=dataset.fingerprint)
+        wanted = identity(study, settings, images=dataset.fingerprint, files=arm.content)
         record, status = twins.find(folder, wanted)
         run_id = record.folder.name if record else None
         if status == "COMPLETED":
-            print(f"run {run_id}: {settings[study.arm]} is complete already")
+            print(f"run {run_id}: {arm.name} is complete already")
             return False
         if status == twins.HELD:
-            print(f"run {run_id}: {settings[study.arm]} is {status}")
+            print(f"run {run_id}: {arm.name} is {status}")
             return True
     if options["--id"] and not re.fullmatch(r"[A-Za-z][\w-]*|[1-9]\d*", options["--id"]):
         raise UserError("--id: it must be a number, or letters, digits, - and _ behind a letter")
@@ -293,7 +317,7 @@ def _run_arm(study, job, options, presets) -> bool:
             except Held:  # since it was looked at
                 if not automatic:
                     raise
-                print(f"run {run_id}: {settings[study.arm]} is {twins.HELD}")
+                print(f"run {run_id}: {arm.name} is {twins.HELD}")
                 return True
             checkpoint = _load_checkpoint(folder / run_id, dataset)
         experiment.observers[:] = []

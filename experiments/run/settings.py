@@ -1,15 +1,16 @@
 """What the settings of every experiment share, and how Sacred is told of a table of them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sacred import Experiment
 from sacred.config.config_dict import ConfigDict
 
 from experiments import PROJECT
+from experiments.run.study import Study
 from forgetting.data import SIZES
+from forgetting.methods import Arm, describe
 from forgetting.settings import (
     Rule,
     Setting,
@@ -95,6 +96,12 @@ COMMON = {
         choice("auto", "fp32", "bf16"),
         "auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16",
     ),
+    "graphs": Setting(
+        "auto",
+        choice("auto", "off"),
+        "auto (a GPU gets an iteration as one CUDA graph) or off",
+        incidental=True,
+    ),
     "results_dir": Setting(
         lambda _: default_path("results/runs"), path(), "where runs are stored", incidental=True
     ),
@@ -114,7 +121,7 @@ COMMON = {
 }
 # What the runner itself does with them; a study is given the others.
 OF_THE_RUNNER = COMMON.keys() - {
-    *("seed", "batch_size", "width", "spectral_norm", "lr", "adam_betas")
+    *("seed", "batch_size", "width", "spectral_norm", "lr", "adam_betas", "graphs")
 }
 
 
@@ -128,21 +135,22 @@ def common(**other: Any) -> dict[str, Setting]:
 
 
 class _Defaults(ConfigDict):
-    """A table of settings as Sacred takes it: defaults that follow from what was asked for, and the
-    words for print_config."""
+    """A study's settings as Sacred takes them: those of the arm's methods among them, defaults that
+    follow from what was asked for, and the words for print_config."""
 
-    def __init__(self, table: Mapping[str, Setting]):
-        self.table = table
+    def __init__(self, study: Study):
+        self.study = study
 
     def __call__(self, fixed=None, preset=None, fallback=None):
-        chosen = flat(preset or {})
-        whole = with_defaults(chosen | flat(fixed or {}), self.table)
+        chosen, asked = flat(preset or {}), flat(fixed or {})
+        table = self.study.table(asked.get(self.study.arm))
+        whole = with_defaults(chosen | asked, table)
         # What is asked for beyond a preset is told from it, and printed as modified.
         self._conf = nested(
-            {k: chosen.get(k, setting.default_in(whole)) for k, setting in self.table.items()}
+            {k: chosen.get(k, setting.default_in(whole)) for k, setting in table.items()}
         )
         summary = super().__call__(fixed, preset, fallback)
-        summary.docs = {key: setting.help for key, setting in self.table.items()}
+        summary.docs = {key: setting.help for key, setting in table.items()}
         return summary
 
 
@@ -152,13 +160,27 @@ class _Preset(ConfigDict):
         self.__doc__ = words
 
 
-def tell(
-    experiment: Experiment,
-    table: Mapping[str, Setting],
-    presets: Mapping[str, tuple[str, Mapping[str, Any]]],
-) -> Experiment:
-    """The experiment with these settings, and presets: name -> (one line of words, flat values)."""
-    experiment.configurations.append(_Defaults(table))
+def arm_setting(default_arms: str, parse: Callable[[str], Arm]) -> Setting:
+    """What a run is of: methods, by name or as files of the user's. parse raises UserError."""
+
+    def accept(value):
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        return parse(value).asked  # of a file the absolute path, for workers elsewhere
+
+    rule = optional(Rule("names joined by +, or a path that ends with .py", accept), default_arms)
+    return Setting(None, rule, f"names joined by +, see `methods`; unset: {default_arms}")
+
+
+def tell(study: Study, presets: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    """Tell a study's experiment of its settings, of presets, name -> (one line of words, flat
+    values), and of the command that lists the methods."""
+    experiment = study.experiment
+    experiment.configurations.append(_Defaults(study))
     for name, (words, values) in presets.items():
         experiment.named_configs[name] = _Preset(name, words, values)
-    return experiment
+
+    @experiment.command(unobserved=True)
+    def methods():
+        """List what an arm can be made of: a line each, settings, source."""
+        print(describe())

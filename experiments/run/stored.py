@@ -16,6 +16,7 @@ import pandas as pd
 from experiments.run import metrics_file
 from experiments.run.identity import arm_name, as_text, identity
 from experiments.run.study import Study, studies
+from forgetting.arms import names
 from forgetting.errors import UserError
 from forgetting.measures import Logged, of_run
 from forgetting.names import printable
@@ -61,7 +62,19 @@ class Record:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         extractor = self.info.get("extractor_sha256", self.info.get("extractor"))
-        return identity(self.study, self.settings, images=self.fingerprint, extractor=extractor)
+        return identity(
+            self.study,
+            self.settings,
+            images=self.fingerprint,
+            extractor=extractor,
+            files=self.files,
+        )
+
+    @property
+    def files(self) -> str | None:
+        """What tells its users' files from others of their names."""
+        files = self.info.get("methods", {}).items()
+        return ", ".join(f"{name} {about['sha256'][:16]}" for name, about in files) or None
 
     @property
     def seconds(self) -> float | None:
@@ -86,8 +99,12 @@ def read_record(folder: Path) -> Record:
     arm = settings[study.arm]
     if not isinstance(arm, str) or not arm:
         raise Unreadable(f"{study.arm} is {arm!r}")
+    # Settings of methods are not looked at: the user's file that says what they may be may be gone.
+    of_methods = tuple(f"{name}." for name in names(arm, study.models))
+    own = {key: value for key, value in settings.items() if key.startswith(of_methods)}
+    others = {k: v for k, v in settings.items() if k not in own and k != study.arm}
     try:
-        settings = {**validate({**settings, study.arm: None}, study.settings), study.arm: arm}
+        settings = {**validate(others, study.settings), **own, study.arm: arm}
     except UserError as error:
         raise Unreadable(str(error)) from None
     return Record(folder, study, settings, info, run)
@@ -141,7 +158,7 @@ class StoredRun:
         with what was chosen by the kind of machine."""
         study = studies()[self.study]
         last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
-        unsaid = {k for k, setting in study.settings.items() if setting.incidental} | last.keys()
+        unsaid = study.incidental | last.keys()
         kept = [word for word in self.asked if word.partition("=")[0] not in unsaid]
         kept += [w for w in self.asked if w.startswith(("dataset.root=", "dataset.memory_mb="))]
         if self.preset and self.preset not in kept:
@@ -177,11 +194,13 @@ def _whole(record: Record) -> StoredRun:
     if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
         raise Unreadable(f"config.json: {lacks[0]} is None")
     config, metrics = nested(settings), read_metrics(record.folder)
+    files = record.info.get("methods", {}).values()
+    defaults = {key: value for about in files for key, value in about["defaults"].items()}
     return StoredRun(
         id=record.folder.name,
         folder=record.folder,
         study=record.study.name,
-        arm=arm_name(record.study, record.identity),
+        arm=arm_name(record.study, record.identity, defaults),
         seed=settings["seed"],
         data=printable(settings["dataset.label"]),
         preset=settings["preset"],

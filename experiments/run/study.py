@@ -13,6 +13,7 @@ from sacred import SETTINGS, Experiment
 
 from experiments import PROJECT
 from forgetting.errors import UserError
+from forgetting.methods import Arm, Model, parse
 from forgetting.settings import Setting
 
 __all__ = ["Experiment", "Study", "has_code_version", "require_own_code", "studies"]
@@ -32,6 +33,7 @@ class Study:
     updates(settings, dataset): how many there are in a run.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
+    parse: what an arm's text means; models: what it has to begin with, where there are such.
     """
 
     experiment: Experiment
@@ -42,11 +44,27 @@ class Study:
     build: Callable[..., Any]
     updates: Callable[[Mapping[str, Any], Any], int]
     least_classes: int = 2
+    parse: Callable[[str], Arm] = parse
+    models: Mapping[str, Model] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.experiment.path
+
+    @property
+    def incidental(self) -> set[str]:
+        """The settings that only say how, where or by which name a run proceeds."""
+        return {key for key, setting in self.settings.items() if setting.incidental}
+
+    def table(self, arm: str | None) -> dict[str, Setting]:
+        """The settings that a run of this arm has: with those of its methods. Raises UserError
+        for what is no arm."""
+        return {**self.settings, **(self.parse(arm).settings if arm else {})}
+
+    def own_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Of flat settings those of the arm's methods."""
+        return {key: value for key, value in settings.items() if key not in self.settings}
 
 
 def studies() -> dict[str, Study]:

@@ -98,7 +98,8 @@ def look_up(
     if settings[study.arm] is None:
         raise UserError(f"{study.arm}: name one for every run")
     open_here = [key for key, value in asked.items() if value == "auto"]
-    wanted = identity(study, settings, images=dataset.fingerprint)
+    files = study.parse(settings[study.arm]).content
+    wanted = identity(study, settings, images=dataset.fingerprint, files=files)
     record, status = find(Path(settings["results_dir"]), wanted, open_here)
     done, seconds = 0.0, None
     if status == "COMPLETED":
@@ -111,7 +112,7 @@ def look_up(
         record.folder.name if record else None,
         status,
         as_text({key: value for key, value in wanted.items() if key != "seed"}),
-        settings[study.arm],
+        wanted[study.arm],
         settings["seed"],
         done,
         seconds,

@@ -20,7 +20,7 @@ from typing import Any
 
 from forgetting.errors import UserError
 from forgetting.learner import Method
-from forgetting.settings import Setting, validate
+from forgetting.settings import Setting, validate, with_defaults
 
 PLAIN = "vanilla"  # the method that does nothing
 
@@ -75,6 +75,25 @@ class Arm:
         """The settings of the studies that its methods go by."""
         return {name for method in self.methods for name in method.uses} - self.fixed.keys()
 
+    @property
+    def content(self) -> str | None:
+        """What tells its users' files from others of their names; None where it has none."""
+        return ", ".join(sorted(f"{f.name} {f.sha256[:16]}" for f in self.files)) or None
+
+    @property
+    def record(self) -> dict[str, dict]:
+        """What a run's info keeps of users' files, {} without any; never executed from there."""
+        defaults = {key: setting.default for key, setting in self.settings.items()}
+        kept = {
+            file.name: {
+                "sha256": file.sha256,
+                "text": file.text,
+                "defaults": {k: v for k, v in defaults.items() if k.startswith(f"{file.name}.")},
+            }
+            for file in self.files
+        }
+        return {"methods": kept} if kept else {}
+
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Its methods' settings, those of `given` and else their defaults. UserError where one is
         not allowed, or of a method that is not in the arm."""
@@ -83,9 +102,14 @@ class Arm:
             method = key.partition(".")[0]
             if method not in {m.name for m in self.methods} and method in available():
                 raise UserError(f"{key}: {method} is no part of {self.name}")
-        rules = {key: setting.rule for key, setting in known.items()}
-        defaults = {key: setting.default for key, setting in known.items()}
-        return {**defaults, **validate(given, rules)}
+        return with_defaults(validate(given, known), known)
+
+    def check(
+        self, given: Mapping[str, Any], of_study: Mapping[str, Any], player: str, batch_size: int
+    ) -> None:
+        """Raise UserError where its methods' settings are wrong or do not fit the run."""
+        for method in self.make(0, self.checked(given), of_study):
+            method.check(player, batch_size)
 
     def make(
         self, seed: int, values: Mapping[str, Any], of_study: Mapping[str, Any]
@@ -131,7 +155,8 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
         method, file = _find(word, key, models or {})
         if method.name in found:
             raise UserError(f"{key}: {method.name} stands twice in {text}")
-        if method.name in (models or {}) or (file and method.name in available()):
+        taken = {*(models or {}), *(available() if file else ()), "dataset", "stream"}
+        if method.name in taken:
             raise UserError(f"{key}: the name {method.name} of {word} is taken; rename the file")
         found[method.name] = method
         files += [file] if file else []
@@ -145,7 +170,7 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
     methods = {name: method for name, method in sorted(found.items()) if name != PLAIN}
     return Arm(
         name="+".join(by_path.get(word, word) for word in paths),
-        key=_key(first, set(methods), models),
+        key=key_of(first, set(methods), models),
         asked="+".join(paths),
         model=first if models else None,
         methods=tuple(methods.values()),
@@ -171,7 +196,8 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def _key(first: str, methods: set[str], models: Mapping[str, Model] | None) -> str:
+def key_of(first: str, methods: set[str], models: Mapping[str, Model] | None) -> str:
+    """The same text for all arms of these methods that begin with models of one kind."""
     if not models:
         return "+".join(sorted(methods)) or PLAIN
     # Of the models that the arm can be seen as, the one with the most in it: uncond+rotation is

@@ -12,25 +12,26 @@ class Replay(Method):
     """Old rows are learnt again: beside a classifier's batch, in place of some of a GAN's fakes."""
 
     source = "Vitter 1985, algorithm R; for GANs Shrivastava et al. 2017, arXiv 1612.07828"
-    unset = "as many as there are new ones; in a GAN half of the fakes"
     settings = {
         "size": Setting(1000, integer(0), "rows that the reservoir holds; 0: all of the run's"),
-        "rows": Setting(None, optional(integer(1), unset), "old rows of a batch"),
+        "rows": Setting(None, optional(integer(1), "as many; half in a GAN"), "old rows with new"),
     }
+
+    def check(self, player, batch_size):
+        if player == "discriminator" and (self.rows or 0) > batch_size:
+            raise UserError(f"replay.rows: at most the batch's {batch_size} fakes, not {self.rows}")
 
     def setup(self, learner):
         n, images = learner.batch_size, (3, learner.image_size, learner.image_size)
         self.rows = self.rows or (n if learner.player == "classifier" else max(1, n // 2))
-        if self.rows > n and learner.player == "discriminator":
-            raise UserError(f"replay.rows: at most the {n} fakes of a batch, not {self.rows}")
         if learner.one_for_all:
             print("warning: replay with head=shared: old targets contradict new ones")
         self.room = self.size or learner.updates * n
-        kinds = {"images": torch.uint8, "targets": torch.float32}
-        for name in ("images", "targets", "tasks", "labels"):  # behind them a place for the rest
-            shape = (self.room + 1, *(images if name == "images" else ()))
-            kept = torch.zeros(shape, dtype=kinds.get(name, torch.int64), device=learner.device)
-            self.register_buffer(name, kept)
+        shapes = {"images": (images, torch.uint8), "targets": ((), torch.float32)}
+        for name in ("images", "targets", "tasks", "labels"):  # and behind them a place for others
+            shape, kind = shapes.get(name, ((), torch.int64))
+            empty = torch.zeros(self.room + 1, *shape, dtype=kind, device=learner.device)
+            self.register_buffer(name, empty)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # on the CPU, for draws
 
     def draw(self, player, n, step):
@@ -40,9 +41,8 @@ class Replay(Method):
         t = seen + torch.arange(n)
         place = (torch.rand(n, dtype=torch.float64, generator=self.draws) * (t + 1)).long()
         place = torch.where(t < self.room, t, place).clamp(max=self.room)
-        taken_later = (place[:, None] == place).triu(1).any(1)
+        place[(place[:, None] == place).triu(1).any(1)] = self.room  # taken again by a later row
         self.seen += n
-        place[taken_later] = self.room
         return {"old": old if seen else old[:0], "place": place}
 
     def extend(self, batch, drawn):

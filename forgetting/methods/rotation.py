@@ -6,21 +6,15 @@ L_G = +V(G, D) - alpha * E_{x~G}    E_{r~R} [log Q_D(R = r | x^r)]
 
 import torch
 
-from forgetting.devices import evaluation_batch
-from forgetting.learner import Learner, Method
-from forgetting.rotation import rotation_labels, rotation_loss, rows_to_turn, turned_copies
-
-
-def annealed(start: float, end: float, step: int, steps: int) -> float:
-    """From `start` at step 0 to `end` at the last of `steps`, in a straight line."""
-    return start + (end - start) * step / max(1, steps - 1)
-
-
-def rotation_logits(learner: Learner, images: torch.Tensor) -> torch.Tensor:
-    """The rotation head's logits (N, 4) float32, on the CPU, for images uint8 as they are."""
-    net = learner.net
-    batches = images.split(evaluation_batch(images, learner.device))
-    return torch.cat(learner.read(batches, lambda x: net.rotation_head(net(x)).float().cpu()))
+from forgetting.learner import Method
+from forgetting.rotation import (
+    annealed,
+    rotation_labels,
+    rotation_logits,
+    rotation_loss,
+    rows_to_turn,
+    turned_copies,
+)
 
 
 class Rotation(Method):

@@ -31,10 +31,12 @@ SETTINGS = {
         "how one task follows another; none: all at once",
     ),
     "stream.blend": Setting(
-        0.5, share(above=0), "of a task, the share over which a gradual next one mixes in"
+        0.5,
+        share(above=0),
+        "of a task, the share over which a gradual next one mixes in",
+        lambda settings: settings["stream.switch"] == "gradual",
     ),
 }
-USED_BY = {"stream.blend": ("stream.switch", "gradual")}  # a setting that only one value needs
 
 
 def resolved_order(order: Any, tasks: int, seed: int) -> list[int]:

@@ -6,9 +6,19 @@ Chen et al., arXiv 1811.11212, Section 3 and Figure 3.
 import torch
 
 from forgetting.data import Dataset
+from forgetting.errors import UserError
 from forgetting.learner import Batch
 from forgetting.networks import scale_images
 from forgetting.streams import Schedule
+
+
+def require_heads(switch: str, head: str) -> None:
+    """Raise UserError where one output would be asked for answers that contradict each other."""
+    if switch == "none" and head == "shared":
+        raise UserError(
+            "stream.switch: none needs head=per_task: with one output an image of a batch would be "
+            "the class for one task and of the others for the rest"
+        )
 
 
 class OneVsAll:

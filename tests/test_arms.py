@@ -1,0 +1,222 @@
+"""Methods on the command line: those of the project, a user's own file, and the two combined."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import ENVIRONMENT, PROJECT, command
+from test_own_method import CODE
+from torture import metrics
+
+from experiments.run.stored import read_record, stored_runs
+
+SEQUENTIAL, GAN = "sequential_tasks.py", "gan_probe.py"
+TINY = ["quick", "width=4", "probe_images=60", "probe_features=16", "device=cpu"]
+OF = {
+    SEQUENTIAL: [*TINY, "iterations_per_task=6", "cycles=1", "results_dir=runs"],
+    GAN: [
+        *(*TINY, "steps=6", "probe_every=3", "boundary_every=2", "results_dir=runs"),
+        "quality_images=500",
+    ],
+}
+
+
+def run(folder, script, *words):
+    return command(script, "with", *OF[script], *words, cwd=folder)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my_idea.py").write_text(CODE)
+    return tmp_path
+
+
+def test_a_users_file_is_run_in_both_studies_and_kept_with_the_run(folder):
+    for script, arm in (
+        (SEQUENTIAL, "method=./my_idea.py"),
+        (GAN, "model=uncond+./my_idea.py"),
+        (SEQUENTIAL, "method=./my_idea.py+ewc"),
+    ):
+        done = run(folder, script, arm, "my_idea.weight=0.5")
+        assert done.returncode == 0, done.stderr
+    for i, name in (("1", "my_idea"), ("2", "uncond+my_idea"), ("3", "my_idea+ewc")):
+        assert f": {name}, seed 0" in (folder / f"runs/{i}/cout.txt").read_text()
+        info = json.loads((folder / f"runs/{i}/info.json").read_text())
+        assert info["methods"]["my_idea"]["text"] == CODE
+        assert (folder / f"runs/{i}/config.json").read_text().count('"weight": 0.5') == 1
+    arms = [run.arm for run in stored_runs(folder / "runs")]
+    digest = read_record(folder / "runs/1").files.split()[1][:4]
+    assert arms == [
+        f"my_idea@{digest}(weight=0.5)",
+        f"uncond+my_idea@{digest}(weight=0.5)",
+        f"ewc+my_idea@{digest}(weight=0.5)",
+    ]
+    (folder / "my_idea.py").unlink()  # runs are read without it
+    assert [run.arm for run in stored_runs(folder / "runs")] == arms
+
+
+def test_killed_between_boundaries_it_ends_to_the_bit_and_a_changed_file_is_refused(folder):
+    arm = ["method=./my_idea.py+replay", "iterations_per_task=60", "checkpoint_every=7"]
+    assert run(folder, SEQUENTIAL, *arm, "results_dir=whole").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "experiments" / SEQUENTIAL), "with", *OF[SEQUENTIAL], *arm],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("runs/1/checkpoint-[1-9]?*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    other = folder / "other"
+    other.mkdir()
+    (other / "my_idea.py").write_text(CODE + "\n# another\n")
+    for words in (["method=../my_idea.py+replay"], []):  # another file of that name, then its own
+        here = ["resume=1", "results_dir=../runs", *words]
+        (other.parent / "my_idea.py").write_text(CODE + "# changed\n")
+        done = command(SEQUENTIAL, "with", *here, cwd=other)
+        assert done.returncode == 1 and "a method's file is not what ../runs/1 began" in done.stderr
+    # Its own again, wherever that lies now.
+    (other / "my_idea.py").write_text(CODE)
+    here = ["resume=1", "method=replay+./my_idea.py", "results_dir=../runs"]
+    done = command(SEQUENTIAL, "with", *here, cwd=other)
+    assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
+    assert metrics(folder / "runs/1") == metrics(folder / "whole/1")
+
+
+def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
+    (folder / "plan.toml").write_text("""
+        study = "sequential_tasks"
+        [settings]
+        device = "cpu"
+        iterations_per_task = 4
+        width = 4
+        probe_images = 60
+        probe_features = 16
+        [grid]
+        seed = [0, 1]
+        method = ["vanilla", "./my_idea.py"]
+        """)
+    done = command("sweep.py", "plan.toml", "--results-dir", "runs", "--workers", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = command("sweep.py", "plan.toml", "--results-dir", "runs", "--dry-run", cwd=folder)
+    assert "4 runs: 4 complete" in done.stdout
+    drawn = ["--only", "differences,figure3,measures"]
+    done = command("figures.py", "--runs", "runs", "--out", "out", *drawn, cwd=folder)
+    assert done.returncode == 0 and not done.stderr
+    table = pd.read_csv(folder / "out/differences.csv", dtype=str)
+    of_idea = table[table["compared"].str.fullmatch(r"my_idea@\w{4} - vanilla")]
+    assert {"first_cycle", "cycle_gain", "probe_end"} <= set(of_idea["measure"])
+    assert set(of_idea["seeds"]) == {"2"}
+    assert re.search(r"my_idea@\w{4}", (folder / "out/measures.md").read_text())
+
+
+def test_all_ways_to_write_an_arm_are_one_arm(folder):
+    assert run(folder, GAN, "model=uncond+rotation", "steps=2").returncode == 0
+    done = run(folder, GAN, "model=ssgan", "steps=2", "resume=auto")
+    assert "run 1: ssgan is complete already" in done.stdout, done.stderr
+    (stored,) = stored_runs(folder / "runs")
+    assert stored.arm == "ssgan"
+    assert run(folder, SEQUENTIAL, "method=ewc+replay", "ewc.weight=10").returncode == 0
+    done = run(folder, SEQUENTIAL, "method=replay+ewc", "ewc.weight=10.0", "resume=auto")
+    assert "is complete already" in done.stdout, done.stderr
+    done = run(folder, SEQUENTIAL, "method=replay+ewc", "resume=auto")
+    assert "replay+ewc done in" in done.stdout
+    arms = {stored.arm for stored in stored_runs(folder / "runs")}
+    assert arms == {"ssgan", "ewc+replay(ewc.weight=10.0)", "ewc+replay"}
+
+
+def test_every_method_is_listed_with_settings_and_source(tmp_path):
+    for script in OF:
+        done = command(script, "methods", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        for path in (PROJECT / "forgetting/methods").glob("[a-z]*.py"):
+            assert re.search(rf"^{path.stem} +\w", done.stdout, re.MULTILINE)
+        assert "ewc.weight=" in done.stdout and "arXiv 1805.06370" in done.stdout
+    done = command(SEQUENTIAL, "print_config", "with", "method=ewc+rotation", cwd=tmp_path)
+    assert re.search(r"weight = 100.0 .*# of the penalty", done.stdout)
+    assert not list(tmp_path.iterdir())
+
+
+TWO = CODE + "\n\nclass Another(Method):\n    pass\n"
+NOT_FINITE = CODE.replace("return self.weight, ", "return self.weight, float('nan') * ")
+NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").replace(
+    ", self.memory)", ", target=self.memory)"
+)
+
+
+@pytest.mark.parametrize(
+    "script,words,line",
+    [
+        (SEQUENTIAL, ["method=rotatoin"], "method: rotatoin is no method; did you mean rotation?"),
+        (GAN, ["model=ewc"], "model: ewc is no model; a model stands in front, as in uncond+ewc"),
+        (GAN, ["model=ssgan+rotation"], "model: rotation stands twice in ssgan+rotation"),
+        (SEQUENTIAL, ["method=./none.py"], "method: ./none.py cannot be read: No such file"),
+        (SEQUENTIAL, ["method=./two.py"], "two.py: it must have one Method in it, not 2"),
+        (SEQUENTIAL, ["method=./empty.py"], "empty.py: it must have one Method in it, not 0"),
+        (SEQUENTIAL, ["method=./ewc.py"], "method: the name ewc of ./ewc.py is taken; rename"),
+        (SEQUENTIAL, ["method=./broken.py"], "broken.py: line 1: SyntaxError: "),
+        (
+            SEQUENTIAL,
+            ["method=rotation", "ewc.weight=3"],
+            "ewc.weight: ewc is no part of rotation; add it, as in method=rotation+ewc",
+        ),
+        (SEQUENTIAL, ["ewc.weight=3"], "ewc.weight: ewc is no part of the arms; add it"),
+        (SEQUENTIAL, ["method=ewc", "ewc.wieght=3"], "ewc.wieght: no such setting; did you mean"),
+        (SEQUENTIAL, ["method=ewc", "ewc.weight=-1"], "ewc.weight: it must be a number, 0 or"),
+        (SEQUENTIAL, ["method=replay", "replay.rows=0"], "replay.rows: it must be"),
+        (
+            GAN,
+            ["model=uncond+replay", "replay.rows=65"],
+            "replay.rows: at most the batch's 64",
+        ),
+        (SEQUENTIAL, ["stream.order=[0,0,1]"], "stream.order: it must be seeded or a permutation"),
+        (SEQUENTIAL, ["stream.order=[1,0]"], "stream.order: it must have each of the 10 tasks"),
+        (SEQUENTIAL, ["stream.switch=none"], "stream.switch: none needs head=per_task"),
+        (SEQUENTIAL, ["stream.blend=0"], "stream.blend: it must be"),
+        (SEQUENTIAL, ["method=7"], "method: it must be names joined by +, or a path"),
+    ],
+)
+def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path):
+    for name, text in {
+        "two": TWO,
+        "empty": "x = 1\n",
+        "ewc": CODE,
+        "broken": "class (",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    done = run(tmp_path, script, *words)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {line}"), done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "text,line",
+    [
+        (NOT_FINITE, "the run diverged: loss/my_idea is nan at step 1"),
+        (NO_SCALAR, "my_idea: its loss must be a weight and a scalar tensor, not (4,), at step 1"),
+    ],
+)
+def test_a_loss_that_is_no_number_names_method_and_step(text, line, folder):
+    (folder / "my_idea.py").write_text(text)
+    done = run(folder, SEQUENTIAL, "method=./my_idea.py")
+    assert done.returncode == 1 and line in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_published_runs_of_a_users_method_hold_no_path(folder):
+    assert run(folder, SEQUENTIAL, "method=rotation+./my_idea.py").returncode == 0
+    words = ["export", "--runs", "runs", "--out", "published"]
+    done = command("results.py", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(folder / "runs")
+    (published,) = stored_runs(folder / "published")
+    assert re.fullmatch(r"my_idea\+rotation@\w{4}", published.arm)
+    for path in (folder / "published").rglob("*.json"):
+        assert str(folder) not in path.read_text(), path
