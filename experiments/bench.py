@@ -63,7 +63,7 @@ def merge(words: list[str], out: Path) -> None:
         raise UserError("merge: it takes one folder, as in: merge DIR")
     file = Path(words[1]) / "bench.json"
     try:
-        rows = json.loads(file.read_text())["rows"]
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"merge: there are no rows in {file}") from None
     if any(row["device"] == REHEARSAL for row in rows):

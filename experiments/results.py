@@ -45,21 +45,23 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
             target = target.with_name(f"{target.name}-{digest}")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        record = json.loads((run.folder / "run.json").read_text())
+        record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
         shown = [path.name for path in sample_grids(run.folder)]
         published = [
             name for name in record["artifacts"] if name in shown or not name.startswith("samples-")
         ]
         for path in run.folder.iterdir():
             if path.name in ("config.json", "info.json", "run.json"):
-                content = json.loads(path.read_text())
+                content = json.loads(path.read_text(encoding="utf-8"))
                 if path.name == "run.json":
                     content["host"].pop("hostname", None)
                     content["artifacts"] = published
                 content = json.dumps(_without_paths(content), indent=2, sort_keys=True)
                 write_atomically(target / path.name, content.encode())
             elif path.name == "cout.txt":
-                write_atomically(target / path.name, _WHERE.sub("", path.read_text()).encode())
+                write_atomically(
+                    target / path.name, _WHERE.sub("", path.read_text(encoding="utf-8")).encode()
+                )
             elif path.name == "metrics.json" or path.name in published:
                 shutil.copyfile(path, target / path.name)
     return len(runs)
@@ -68,18 +70,20 @@ def export(folders: Iterable[str | Path], out: str | Path) -> int:
 _WHERE = re.compile(r", stored in .*")
 
 
-def _without_paths(value):
-    """JSON with every path outside the project, and that of KEY=PATH, cut down to its last part."""
+# Up to its last part: a path, that of KEY=PATH, of git:PATH and of NAME+PATH.
+_FOLDERS = re.compile(r"(?:^|(?<=[=:'\"+]))(?:/|~|\.\./)(?:[^'\"+]*/)?")
+
+
+def _without_paths(value, key=""):
+    """JSON with every path outside the project cut down to its last part. What data are called
+    (`label`) is no path, whatever stands in it."""
     if isinstance(value, dict):
-        return {k: _without_paths(v) for k, v in value.items()}
+        return {k: _without_paths(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_without_paths(v) for v in value]
-    if isinstance(value, str) and value.rstrip("'\"").endswith(".py") and "+" in value:
-        return "+".join(_without_paths(part) for part in value.split("+"))  # an arm with files
-    if isinstance(value, str) and re.search(r"(^|[=:'\"\s])(/|\.\./|~)", value):
-        key = re.match(r"[\w.]+=|", value)[0]
-        return key + value.rstrip("'\"").rsplit("/", 1)[-1]
-    return value
+    if not isinstance(value, str) or key == "label" or value.startswith("dataset.label="):
+        return value
+    return _FOLDERS.sub("", value)
 
 
 def main() -> None:

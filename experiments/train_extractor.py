@@ -19,7 +19,7 @@ from gan.extractor import read_extractor, train_extractor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train what stands in for Inception.")
     parser.add_argument("--dataset", required=True, choices=["digits", "cifar10", "image_folder"])
     parser.add_argument("--root", default="data", help="where the data is")
     parser.add_argument("--size", type=int, choices=data.SIZES, help="side in pixels")

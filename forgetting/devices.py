@@ -53,6 +53,6 @@ def bf16_is_native(device: torch.device | str) -> bool:
 def _is_amds() -> bool:
     """Whether Linux says so of the processor; False elsewhere."""
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False

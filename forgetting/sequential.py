@@ -107,6 +107,9 @@ class SequentialTasks:
         )
         self.iterate = iteration(self._compute, self.learner, graphs)
         self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
+        self.info["evaluation_images"] = len(self.eval_indices)
+        if cut := dataset.cut_evaluation("eval_images", eval_images):
+            print(f"warning: {cut}")
         self.probe_indices = dataset.training_subset(probe_images).to(device)
 
     # ---- training ----

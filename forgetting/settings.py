@@ -1,9 +1,11 @@
 """What each setting may be: one rule a key, and one clear line when it is broken."""
 
+import ast
 import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +176,15 @@ def run_id() -> Rule:
         return str(value)
 
     return Rule("the id of a run or auto", accept)
+
+
+def word(key: str, value: Any) -> str:
+    """KEY=VALUE as the command line reads it."""
+    if isinstance(value, str):
+        with suppress(ValueError, SyntaxError):
+            ast.literal_eval(value)  # a text that would be read as a number, say
+            value = repr(value)
+    return f"{key}={value}"
 
 
 def flat(settings: Mapping) -> dict[str, Any]:

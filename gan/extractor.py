@@ -122,7 +122,7 @@ def _alone(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(path.with_suffix(".lock"), "w"))
+            lock = stack.enter_context(open(path.with_suffix(".lock"), "wb"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

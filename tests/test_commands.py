@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,6 +171,32 @@ def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     assert "go on with: with resume=2" in out
 
 
+@pytest.mark.parametrize("name", ["my runs", "2024", "it's", "None"])
+def test_a_hint_works_as_it_is_typed(name, tmp_path):
+    begin = ["with", *TINY, "method=vanilla", f"results_dir={name!r}", "stop_after=0.01s"]
+    first = command(SCRIPT, *begin, cwd=tmp_path)
+    hint = first.stdout.rsplit("; go on with: ", 1)[1].strip()
+    script = PROJECT / "experiments" / SCRIPT
+    line = f"{shlex.join([sys.executable, str(script)])} {hint} stop_after=None"
+    done = subprocess.run(
+        line, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert "resumed at step" in done.stdout and f"stored in {name}/1" in done.stdout, done.stderr
+
+
+def test_what_has_no_checkpoint_is_not_offered(tmp_path, capsys, monkeypatch):
+    """A disk that is full from the start."""
+    from experiments.run import checkpoints
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_atomically", full)
+    here = ["with", *TINY, "method=vanilla", f"results_dir={tmp_path}"]
+    code, _, err = in_process(capsys, *here)
+    assert code == 1 and err.endswith("No space left on device; make room\n")
+
+
 def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeypatch):
     """Whatever becomes of Sacred's heartbeats: here the last one fails, and there is no other."""
     from experiments.run.observer import RunFolder
@@ -199,7 +226,7 @@ def test_a_heartbeat_that_fails_ends_the_run_and_says_so(tmp_path, capsys, monke
     monkeypatch.setattr(RunFolder, "save_cout", full_later)
     here = ["with", "quick", "method=vanilla", f"results_dir={tmp_path}", "-b", "0.1"]
     code, _, err = in_process(capsys, *here)
-    assert code == 1 and "No space left on device; make room and go on with resume=1" in err
+    assert code == 1 and "No space left on device; make room; go on with: with resume=1" in err
     assert json.loads((tmp_path / "1/run.json").read_text())["status"] != "COMPLETED"
 
 

@@ -107,6 +107,22 @@ def test_a_run_that_no_check_foresaw_is_named_and_the_others_are_drawn(
     assert path.stat().st_size > 10_000  # not the line of words alone
 
 
+def test_a_run_that_does_not_go_with_the_others_is_named(tmp_path, capsys):
+    """One seed of three that was evaluated at fewer steps."""
+    for seed in range(3):
+        run = tmp_path / f"runs/{seed}"
+        shutil.copytree(OLD / "sequential_tasks-quick-vanilla-0", run)
+        config = json.loads((run / "config.json").read_bytes())
+        (run / "config.json").write_text(json.dumps(config | {"seed": seed}))
+    metrics = json.loads((tmp_path / "runs/1/metrics.json").read_bytes())
+    for columns in metrics["accuracy/current"].values():
+        del columns[-1]
+    (tmp_path / "runs/1/metrics.json").write_text(json.dumps(metrics))
+    draw([tmp_path / "runs"], tmp_path / "out", ["figure3"])
+    err = capsys.readouterr().err
+    assert f"figure3: passed over {tmp_path}/runs/1: ValueError" in err and err.count("\n") == 1
+
+
 def test_a_label_that_is_null_is_named(tmp_path, capsys):
     runs(tmp_path / "runs", label=None)
     draw([tmp_path / "runs", OLD], tmp_path / "out", ["figure3"], tmp_path / "report.html")

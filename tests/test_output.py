@@ -86,3 +86,32 @@ def test_a_sweep_does_not_depend_on_who_listens(tmp_path):
     done = shell('"$@" 2>&1 | true', "sweep.py", "plan.toml", "--results-dir", "r", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads((tmp_path / "r/1/run.json").read_bytes())["status"] == "COMPLETED"
+
+
+def test_help_does_not_need_docstrings(tmp_path):
+    """Python -OO drops them."""
+    asked = """
+import runpy, sys
+from forgetting import methods
+methods.describe()
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    else:
+        sys.exit(f"{script}: no help")
+"""
+    scripts = sorted((PROJECT / "experiments").glob("[a-z]*.py"))
+    scripts.append(PROJECT / "experiments/benchmarks/gpu.py")
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", asked, *map(str, scripts)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.lower().count("usage:") >= len(scripts) >= 7

@@ -38,7 +38,7 @@ def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str
 def put(rows: Iterable[dict], file: Path, but: str | None = None) -> None:
     """Put rows into a table on disk, each in place of the one of its name and device; rows of the
     device `but` are dropped first."""
-    there = json.loads(file.read_text())["rows"] if file.exists() else []
+    there = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     table = {(r["name"], r["device"]): r for r in there if r["device"] != but}
     table |= {(r["name"], r["device"]): r for r in rows}
     content = json.dumps({"rows": list(table.values())}, indent=1)

@@ -35,7 +35,7 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--minutes", default="8")
     parser.add_argument("--parts", default="1,2,3,4", metavar="N,...")
@@ -184,7 +184,7 @@ def _descendants() -> set[int]:
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # Behind the name, which may hold anything: the state, then the parent.
-            state, parent, *_ = entry.read_text().rpartition(")")[2].split()
+            state, parent, *_ = entry.read_text(encoding="utf-8").rpartition(")")[2].split()
             if state == "Z":
                 with contextlib.suppress(OSError):
                     os.waitpid(int(entry.parent.name), os.WNOHANG)

@@ -216,7 +216,7 @@ def _spent(folder: Path) -> tuple[int, float] | None:
 
 def _info(folder: Path) -> dict:
     (file,) = folder.glob("*/info.json")
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _put(rows: Sequence[tuple[str, float]], info: dict, out: Path) -> None:

@@ -41,14 +41,14 @@ def write_runs(folder: Path, n: int) -> None:
             if path.suffix != ".json":
                 (run / path.name).write_bytes(path.read_bytes())
                 continue
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             if path.name == "config.json":
                 content["seed"] += 100 * (seed + 1)
             if path.name == "metrics.json":
                 for column in content.values():
                     values = np.array(column["values"])
                     column["values"] = (values + noise.normal(0, 0.003, len(values))).tolist()
-            (run / path.name).write_text(json.dumps(content))
+            (run / path.name).write_text(json.dumps(content), encoding="utf-8")
 
 
 def draw_many(rounds: int, device: torch.device) -> Iterator[dict]:
@@ -93,7 +93,7 @@ def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
     inside: dict[str, list[float]] = {"loop": [], "one": [], "two": []}  # a run's own time
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plan.toml"
-        file.write_text(plan)
+        file.write_text(plan, encoding="utf-8")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
         def call(script, *words):
@@ -113,7 +113,10 @@ def sweeps(rounds: int, device: torch.device) -> Iterator[dict]:
                 results = f"{folder}/{name}-{i}"
                 work = partial(sweep, results, workers) if workers else partial(loop, results)
                 taken[name].append(seconds(work))
-                runs = [json.loads(p.read_text()) for p in Path(results).glob("*/info.json")]
+                runs = [
+                    json.loads(p.read_text(encoding="utf-8"))
+                    for p in Path(results).glob("*/info.json")
+                ]
                 inside[name].append(sum(sum(run["seconds"].values()) for run in runs) / len(runs))
     pairs = [b / a for a, b in zip(taken["one"], taken["two"], strict=True)]
     yield row("sweep: two workers, of one's time", "cpu", pairs, "0.5 is perfect")
@@ -216,7 +219,7 @@ def start_up(rounds: int, device: torch.device) -> Iterator[dict]:
                 _first_steps(script, ["quick", arm], device, folder)
                 # Written right after the first iteration; the process ends later than that.
                 end = next(Path(folder).glob("1/checkpoint-1-*.pt")).stat().st_mtime
-                info = json.loads((Path(folder) / "1/info.json").read_text())
+                info = json.loads((Path(folder) / "1/info.json").read_text(encoding="utf-8"))
                 taken.append((end - start - info["seconds"]["evaluation"]) / 5)
         yield row(f"{name}: start-up, of 5 s", device_name(device), taken, "at most 1")
 

@@ -8,12 +8,14 @@ checkpoints name.
 import hashlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import torch
 
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
+from forgetting.settings import word
 
 KEEP = 2
 VERSION = 4  # of what a checkpoint holds; another one cannot be gone on with
@@ -56,6 +58,12 @@ def stored(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
     found = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def how_to_go_on(run: Path) -> str:
+    """The hint by which command `run` is gone on with; "" where it cannot be."""
+    words = [f"resume={run.name}", word("results_dir", str(run.parent))]
+    return f"; go on with: with {shlex.join(words)}" if stored(run) else ""
 
 
 def step_of(path: Path) -> int:

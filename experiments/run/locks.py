@@ -17,7 +17,7 @@ def sole_user(run: Path, wait: bool = False):
     does (or waits for it), UserError where a lock cannot be had at all."""
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(open(run / ".lock", "w"))
+            lock = stack.enter_context(open(run / ".lock", "wb"))
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Held(f"resume: another process is working on {run}") from None

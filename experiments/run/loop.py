@@ -171,8 +171,8 @@ def require_written(recorder: RunFolder) -> None:
     """UserError if a file of the run could not be written, which Sacred would pass over."""
     if recorder.failure and not recorder.whole:
         raise UserError(
-            f"results_dir: cannot write to {recorder.dir}: {recorder.failure.strerror}; make room "
-            f"and go on with resume={Path(recorder.dir).name}"
+            f"results_dir: cannot write to {recorder.dir}: {recorder.failure.strerror}; make room"
+            f"{checkpoints.how_to_go_on(Path(recorder.dir))}"
         )
 
 

@@ -39,7 +39,9 @@ class RunFolder(FileStorageObserver):
         if self.resuming:
             # The run began when it first began, and what it made is still there: in every record
             # from the first on, for the next kill may come at once.
-            before = json.loads((Path(self.basedir) / str(_id) / "run.json").read_text())
+            before = json.loads(
+                (Path(self.basedir) / str(_id) / "run.json").read_text(encoding="utf-8")
+            )
             self.before = {key: before[key] for key in ("start_time", "artifacts", "meta")}
         _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
         self.run_entry.update(self.before)

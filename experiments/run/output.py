@@ -32,7 +32,8 @@ def never_fail() -> None:
     for name in ("stdout", "stderr"):
         # None: it was closed when the process began, and libraries that print would fail.
         stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        stream.reconfigure(errors="backslashreplace")
+        with suppress(AttributeError):  # a notebook's is no file
+            stream.reconfigure(errors="backslashreplace")
         # Python flushes both at its end, and the exit code is another where that fails.
         stream = _Dropped(stream)
         setattr(sys, name, stream)

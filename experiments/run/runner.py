@@ -334,9 +334,7 @@ def _run_arm(study, job, options, presets) -> bool:
             )
         except Interrupted as interrupted:
             run = experiment.current_run
-            where = f"resume={run._id} results_dir={folder}"
-            stored = run.observers and checkpoints.stored(folder / str(run._id))
-            again = f"; go on with: with {where}" if stored else ""
+            again = checkpoints.how_to_go_on(folder / str(run._id)) if run.observers else ""
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
         for observer in experiment.observers:

@@ -232,18 +232,28 @@ def _of_those_it_can(name: str, make: Callable, runs: Sequence[StoredRun]):
     """make(runs), or of those runs alone with which it can be made; the others are named."""
     try:
         return make(runs)
-    except Exception:
-        good = []
-        for run in runs:
-            try:
-                make([run])
-                good.append(run)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                print(f"{name}: passed over {run.folder}: {reason}", file=sys.stderr)
-        if len(good) in (0, len(runs)):  # each does alone
+    except Exception as error:
+        alone = {run.folder: _failure(make, [run]) for run in runs}
+        bad = {folder: reason for folder, reason in alone.items() if reason}
+        if not bad:  # one does not go with the others
+            for run in runs:
+                if not _failure(make, [other for other in runs if other is not run]):
+                    bad[run.folder] = f"{type(error).__name__}: {error}"
+                    break
+        for folder, reason in bad.items():
+            print(f"{name}: passed over {folder}: {reason}", file=sys.stderr)
+        if len(bad) in (0, len(runs)):
             raise
-        return make(good)
+        return make([run for run in runs if run.folder not in bad])
+
+
+def _failure(make: Callable, runs: Sequence[StoredRun]) -> str:
+    """Why it cannot be made of `runs`; "" where it can."""
+    try:
+        make(runs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _unforeseen(name: str, error: Exception) -> str:

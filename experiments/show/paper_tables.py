@@ -30,7 +30,7 @@ D_STEPS = (1, 2)
 @functools.cache
 def reported(table: str) -> dict[tuple[str, str], str]:
     """(data, model) -> the paper's value as it is printed there, or ""."""
-    with REPORTED.open(newline="") as file:
+    with REPORTED.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == table]
     return {(row["data"], row["model"]): row["value"] for row in rows}
 

@@ -73,7 +73,7 @@ def claims(study: str) -> list[Claim]:
     """Those of the project's plans of a study."""
     found = []
     for path in sorted(PLANS.glob("*.toml")):
-        plan = tomllib.loads(path.read_text())
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
         if plan["study"] == study:
             found += claims_of(plan, str(path))
     return found

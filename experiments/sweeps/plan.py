@@ -5,8 +5,6 @@ combine; the project's own are in experiments/sweeps/plans/. What its runs are t
 claims.py.
 """
 
-import ast
-import contextlib
 import functools
 import itertools
 import os
@@ -19,7 +17,7 @@ from pathlib import Path
 from experiments.run.study import studies
 from experiments.sweeps.claims import PLANS, claims_of
 from forgetting.errors import UserError
-from forgetting.settings import flat
+from forgetting.settings import flat, word
 
 ELSEWHERE = "running elsewhere"
 
@@ -49,7 +47,7 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
     named = {path.stem: path for path in sorted(PLANS.glob("*.toml"))}
     path = named.get(name, Path(name))
     try:
-        plan = tomllib.loads(path.read_text())
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"PLAN: there is no plan {name} ({error.strerror}); there are {', '.join(named)}, or "
@@ -98,11 +96,7 @@ def word_of(key: str, value) -> str:
         raise UserError("preset: choose one by --preset")
     if key == "dataset.root":
         value = os.path.abspath(os.path.expanduser(str(value)))
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError):
-            ast.literal_eval(value)  # a text that would be read as a number, say
-            value = repr(value)
-    return f"{key}={value}"
+    return word(key, value)
 
 
 def look_up(

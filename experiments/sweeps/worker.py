@@ -27,8 +27,10 @@ def bring_to_the_end(
 
     worker, env, start = get_worker(), dict(os.environ), time.monotonic()
     own = 0 if on_the_cpu(words) else int(worker.state.total_resources.get("GPU", 0))
-    command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with", *words]
-    command += [f"results_dir={folder}", "resume=auto"]
+    env["PYTHONUTF8"] = "1"  # a locale may lack letters of the words
+    command = [sys.executable, str(PROJECT / "experiments" / f"{study}.py"), "with"]
+    command += [word.encode(errors="surrogateescape") for word in words]
+    command += [os.fsencode(f"results_dir={folder}"), "resume=auto"]
     with contextlib.ExitStack() as stack:
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = _visible(devices)[int(worker.name) % devices]
@@ -67,7 +69,7 @@ def _free_one(devices: Sequence[str]) -> Iterator[str]:
         _taken.remove(device)
 
 
-def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, str]:
+def _run(command: Sequence[str | bytes], env: dict[str, str], sweep: str) -> tuple[int, str]:
     if sweep in _stopped:
         return STOPPED[1], ""
     run = subprocess.Popen(
@@ -76,7 +78,8 @@ def _run(command: Sequence[str], env: dict[str, str], sweep: str) -> tuple[int, 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         preexec_fn=_end_with_the_parent,
         process_group=0,  # a terminal's Ctrl-C is for the sweep, which then asks its runs to stop
     )

@@ -183,7 +183,8 @@ def describe() -> str:
     """Every built-in method: a line, its settings, its source."""
     lines = []
     for name, method in available().items():
-        lines.append(f"{name:10} {method.__doc__.splitlines()[0]}")
+        first_line, *_ = (method.__doc__ or "").splitlines() or [""]
+        lines.append(f"{name:10} {first_line}")
         lines += [
             f"{'':10}   {name}.{key}={setting.default}  {setting.help}: {setting.rule.wanted}"
             for key, setting in method.settings.items()
