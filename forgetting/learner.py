@@ -84,6 +84,7 @@ class Method(nn.Module):
 
     name: ClassVar[str]  # of its file
     source: ClassVar[str] = ""
+    words: ClassVar[str] = ""  # for legends; else its name
     settings: ClassVar[Mapping[str, Setting]] = {}  # each an attribute, `name.setting` for users
     uses: ClassVar[tuple[str, ...]] = ()  # settings of the studies that it goes by, attributes too
     players: ClassVar[tuple[str, ...]] = ("classifier", "discriminator")  # whose updates it joins

@@ -6,12 +6,14 @@ from forgetting.methods import Arm, Model, parse
 
 ALONE = "no generator"
 MODELS = {
-    "uncond": Model("plain"),
-    "cond": Model("class"),
-    "ssgan": Model("plain", ("rotation",)),
-    "ssgan_sbn": Model("latent", ("rotation",)),
+    "uncond": Model("unconditional GAN", "plain"),
+    "cond": Model("conditional GAN", "class"),
+    "ssgan": Model("SS-GAN (rotation loss)", "plain", ("rotation",)),
+    "ssgan_sbn": Model("SS-GAN (sBN)", "latent", ("rotation",)),
     # The paper's control: the discriminator's net learns rotation alone.
-    "rotation_only": Model(ALONE, ("rotation",), {"alpha": 0.0, "alpha_end": 0.0, "beta": 1.0}),
+    "rotation_only": Model(
+        "rotation only", ALONE, ("rotation",), {"alpha": 0.0, "alpha_end": 0.0, "beta": 1.0}
+    ),
 }
 
 

@@ -6,24 +6,20 @@ from collections.abc import Iterable, Sequence
 
 import seaborn as sns
 
-from experiments.run.study import studies
+from experiments.run.study import Study, studies
 from experiments.show.groups import Group
+from forgetting.methods import available
 
-# Study -> arm -> its words, in the order shown. Any other arm stands behind them by its own name.
-WORDS = {
-    "sequential_tasks": {
-        "vanilla": "vanilla classifier",
-        "rotation": "with rotation loss",
-        "augment": "control: rotated, no rotation loss",
-    },
-    "gan_probe": {
-        "uncond": "unconditional GAN",
-        "cond": "conditional GAN",
-        "ssgan": "SS-GAN (rotation loss)",
-        "ssgan_sbn": "SS-GAN (sBN)",
-        "rotation_only": "rotation only",
-    },
-}
+
+def _words(study: Study) -> dict[str, str]:
+    """Arm -> its words, of those that have some, in the order shown: a study's models as they stand
+    there, of methods its default arms first. Other arms stand behind them by their names."""
+    order = [*study.default_arms, *(n for n in available() if n not in study.default_arms)]
+    of = study.models or {name: available()[name] for name in order}
+    return {name: arm.words for name, arm in of.items() if arm.words}
+
+
+WORDS = {name: _words(study) for name, study in studies().items()}
 _COLOURS = {
     arm: colour
     for known in WORDS.values()

@@ -27,9 +27,10 @@ PLAIN = "vanilla"  # the method that does nothing
 
 @dataclass(frozen=True)
 class Model:
-    """What a study's arm may begin with. kind: models of one kind differ in their methods alone;
-    fixed: values of contract settings that are no choice in it."""
+    """What a study's arm may begin with. words: for legends; kind: models of one kind differ in
+    their methods alone; fixed: values of contract settings that are no choice in it."""
 
+    words: str
     kind: str
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -139,7 +140,7 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
     two, and for a name twice.
     """
     first, *rest = text.split("+")
-    model = Model("")
+    model = Model("", "")
     if models:
         if first not in models:
             hint = _near(first, models)

@@ -8,6 +8,7 @@ class Augment(Method):
     """Rotated copies of some images join the main loss with their originals' targets."""
 
     source = "a control"
+    words = "control: rotated, no rotation loss"
     uses = ("rotated_images",)
     players = ("classifier", "discriminator", "generator")
     purpose = "rotation"  # the images that the rotation loss would turn

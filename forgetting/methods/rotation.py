@@ -21,6 +21,7 @@ class Rotation(Method):
     """A second loss: tell by how much real images (a generator: its fakes) were rotated."""
 
     source = "Chen et al. 2019, arXiv 1811.11212"
+    words = "with rotation loss"
     uses = ("rotation_weight", "rotated_images", "alpha", "alpha_end", "beta")
     players = ("classifier", "discriminator", "generator")
     purpose = "rotation"

@@ -10,6 +10,7 @@ class Shuffled(Rotation):
     """The rotation loss with its labels shuffled: same images, rows and cost, nothing to learn."""
 
     source = "a control"
+    words = "control: rotation labels shuffled"
 
     def setup(self, learner):
         super().setup(learner)

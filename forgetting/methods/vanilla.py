@@ -5,3 +5,5 @@ from forgetting.learner import Method
 
 class Vanilla(Method):
     """Nothing against forgetting."""
+
+    words = "vanilla classifier"
