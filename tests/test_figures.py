@@ -319,16 +319,17 @@ def unforeseen(folder, tmp_path):
     """The runs of `folder`, those of vanilla and rotation also as arms that nobody foresaw."""
     runs = tmp_path / "runs"
     shutil.copytree(folder, runs)
-    for i, arm in (("1", "ewc"), ("2", "ewc"), ("3", "rotation+ewc(weight=10)")):
+    for i, arm in (("1", "ewc"), ("2", "ewc"), ("3", "rotation+ewc")):
         shutil.copytree(folder / i, runs / f"1{i}")
         path = runs / f"1{i}" / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "method": arm}))
+        asked = {"method": arm, "ewc": {"weight": 10 if "+" in arm else 100}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | asked))
     return runs
 
 
 def test_an_arm_that_nobody_foresaw_is_drawn_like_the_others(unforeseen, tmp_path, capsys):
     group = groups(stored_runs(unforeseen), "sequential_tasks")[0]
-    arms = ["vanilla", "rotation", "augment", "ewc", "rotation+ewc(weight=10)"]
+    arms = ["vanilla", "rotation", "augment", "ewc", "ewc+rotation(ewc.weight=10)"]
     assert arms_of(group) == arms
     axes = sequential_figures.figure3([group]).axes
     assert [axis.get_title(loc="left")[:3] for axis in axes] == ["(a)", "(b)", "(c)", "(d)", "(e)"]
@@ -346,7 +347,7 @@ def test_an_arm_that_nobody_foresaw_is_drawn_like_the_others(unforeseen, tmp_pat
     legend = sequential_figures.representation([group]).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()][3:] == [
         "ewc, 2 seeds",
-        "rotation+ewc(weight=10), 1 seed",
+        "ewc+rotation(ewc.weight=10), 1 seed",
     ]
     plt.close("all")
     table = measures(group.runs)

@@ -230,13 +230,13 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
         return available()[word], None
     if word in models:
         raise UserError(f"{key}: {word} is a model, and stands in front of the methods")
-    raise UserError(f"{key}: {word or 'nothing'} is no method; {_near(word, available())}")
+    hint = _near(word, available(), ", or the path of a .py file")
+    raise UserError(f"{key}: {word or 'nothing'} is no method; {hint}")
 
 
-def _near(word: str, names: Iterable[str]) -> str:
+def _near(word: str, names: Iterable[str], others: str = "") -> str:
     near = difflib.get_close_matches(word, names, n=1)
-    known = f"there are {', '.join(names)}, or the path of a .py file"
-    return f"did you mean {near[0]}?" if near else known
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}{others}"
 
 
 def _path(word: str) -> Path:
