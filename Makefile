@@ -30,7 +30,7 @@ bench: $(INSTALLED)  ## what is claimed of speed, measured; best on an idle mach
 # A GPU is borrowed for minutes, on a machine without a network: nothing is installed, and where
 # there is no .venv the Python on PATH has to do.
 gpu:  ## all that needs a GPU, into OUT, from IMAGES (else digits); REHEARSE=1: on a CPU, small
-	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(or $(wildcard $(PY)),$(PYTHON)) \
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(wildcard $(PY)),$(PYTHON))" \
 	  -m experiments.benchmarks.gpu --out "$(OUT)" --minutes "$(MINUTES)" --parts "$(PARTS)" \
 	  --images "$(IMAGES)" $(if $(REHEARSE),--rehearse)
 

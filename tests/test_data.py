@@ -10,7 +10,7 @@ import torch
 
 from forgetting import data
 from forgetting.errors import UserError
-from forgetting.settings import optional, path, text, validate
+from forgetting.settings import Setting, optional, path, text, validate
 
 
 def test_digits_are_whole_and_split_evenly(digits):
@@ -63,12 +63,15 @@ def test_too_few_test_images_are_refused(digits):
 
 
 def test_a_path_that_reads_as_a_number_is_to_be_quoted():
-    rules = {"dataset.root": path(), "dataset.label": optional(text(), "its name")}
+    table = {
+        "dataset.root": Setting("data", path(), "where"),
+        "dataset.label": Setting(None, optional(text(), "its name"), "what it is called"),
+    }
     for key, value in (("dataset.root", 2024), ("dataset.label", 1.5), ("dataset.root", True)):
         with pytest.raises(UserError) as error:
-            validate({key: value}, rules)
+            validate({key: value}, table)
         assert str(error.value).endswith(f"""quote it twice, as in "{key}='{value}'\"""")
-    assert validate({"dataset.label": None}, rules) == {"dataset.label": None}
+    assert validate({"dataset.label": None}, table) == {"dataset.label": None}
 
 
 def test_probe_images_have_every_class(digits):
