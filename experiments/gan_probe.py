@@ -15,6 +15,7 @@ from experiments.run.settings import (
     never,
     tell,
 )
+from experiments.run.stored import read_record
 from experiments.run.study import Experiment, Study, has_code_version
 from forgetting import arms
 from forgetting.errors import UserError
@@ -111,6 +112,12 @@ SETTINGS = {
         _has_boundaries,
     ),
     "probe_every": Setting(5000, integer(1), "generator updates between probes"),
+    "record_every": Setting(
+        lambda settings: settings["probe_every"],
+        integer(1),
+        "generator updates between the generators that are kept, for `record`",
+        never,
+    ),
     "probe_images": Setting(
         None, optional(integer(50), "all"), "training images of the linear probes; unset: all"
     ),
@@ -216,6 +223,19 @@ def draw_samples(study, folder) -> str:
     return f"100 images of step {study.position} in {path}"
 
 
+@ex.command(unobserved=True)
+def record():
+    """Put the generators that a run kept into one file for stream.name=fakes: record with resume=ID."""
+
+
+def write_recording(study, folder) -> str:
+    from gan import recordings
+
+    path = folder / "recording.pt"
+    written = recordings.write(study, read_record(folder).settings, path)
+    return f"{written} in {path}"
+
+
 STUDY = Study(
     ex,
     "model",
@@ -225,7 +245,7 @@ STUDY = Study(
     build,
     lambda settings, images: settings["steps"],
     least_classes=1,
-    commands={"sample": draw_samples},
+    commands={"sample": draw_samples, "record": write_recording},
     parse=parse_model,
     models=MODELS,
 )

@@ -38,6 +38,7 @@ class ProbeStudy:
     passes. quality: samples (N, 3, S, S) uint8 -> {"fid" or "fd_<extractor>": value, ...}, or None
     where nothing is to be measured; extractor: its name and hash, for the run's record.
     boundary_every: generator updates between what methods do where a task ends; None: never.
+    record_every: generator updates between the generators that are kept; None: as it is probed.
     method_settings: those of the arm's methods that are not the default, as {"ewc.weight": 10}.
     The other arguments are the experiment's settings (experiments/gan_probe.py); what is not named
     here is `gan.training.GAN`'s.
@@ -65,6 +66,7 @@ class ProbeStudy:
         probe_features: int,
         quality_every: int,
         quality_images: int,
+        record_every: int | None = None,
         boundary_every: int | None = None,
         method_settings: Mapping | None = None,
         **of_gan,
@@ -85,6 +87,7 @@ class ProbeStudy:
         }
         self.total_steps, self.boundary_every = steps, boundary_every
         self.probe_every, self.probe_features = probe_every, probe_features
+        self.record_every = record_every or probe_every
         self.quality_every, self.quality_images = quality_every, quality_images
 
         kind = MODELS[self.arm.model].kind
@@ -111,6 +114,7 @@ class ProbeStudy:
         classes = len(dataset.classes)
         self.fixed = samples.latents_and_labels(FAKES, classes, generator(seed, "fixed latents"))
         self.fakes: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
+        self.recorded: dict[int, dict[str, torch.Tensor]] = {}  # step -> the generator's state then
         self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
         self.labelled = classes > 1
         if self.labelled:
@@ -129,8 +133,12 @@ class ProbeStudy:
         """`d_steps` updates of the discriminator and one of the generator, and what methods do at a
         boundary; the losses as scalars."""
         logged = self.gan.step()
+        at_the_end = self.position == self.total_steps
+        if self.generator and (self.position % self.record_every == 0 or at_the_end):
+            state = self.generator.state_dict()
+            self.recorded[self.position] = {k: v.detach().cpu().clone() for k, v in state.items()}
         every = self.boundary_every
-        if every and self.position % every == 0 and self.position < self.total_steps:
+        if every and self.position % every == 0 and not at_the_end:
             self.gan.boundary()
         return logged
 
@@ -273,7 +281,10 @@ class ProbeStudy:
         return {
             "position": self.position,
             **self.gan.state_dict(),
-            "parts": {f"fakes-{step}": fakes for step, fakes in self.fakes.items()},
+            "parts": {
+                **{f"fakes-{step}": fakes for step, fakes in self.fakes.items()},
+                **{f"generator-{step}": state for step, state in self.recorded.items()},
+            },
             "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
@@ -288,9 +299,10 @@ class ProbeStudy:
                 f"here are those of {_named(self.extractor)}; their distances do not compare"
             )
         self.gan.load_state_dict(state, state["position"])
-        self.fakes = {
-            int(name.removeprefix("fakes-")): fakes for name, fakes in state["parts"].items()
-        }
+        self.fakes, self.recorded = {}, {}
+        for name, part in state["parts"].items():
+            kind, _, step = name.partition("-")
+            {"fakes": self.fakes, "generator": self.recorded}[kind][int(step)] = part
         self.past_fakes = list(state["past_fakes"])
         self.probe_c[:] = state["probe_c"]
         self.seconds.update(state["seconds"])

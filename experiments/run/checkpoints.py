@@ -10,6 +10,7 @@ import io
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,13 +24,15 @@ VERSION = 4  # of what a checkpoint holds; another one cannot be gone on with
 NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{16}\.pt")
 DIGEST = re.compile(r".+-([0-9a-f]{16})\.pt")
 
-_known_whole: set[Path] = set()  # parts that this process wrote or compared
+# Parts that this process wrote or compared, by folder and name, and their files' names: they are
+# not serialised again at each checkpoint. Of one run at a time.
+_known_whole: dict[tuple[Path, str], tuple[Any, str]] = {}
 
 
 def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
     """Write `state` (tensors, numbers, strings, lists, dictionaries) and drop all but `keep`."""
     study = dict(state["study"])
-    parts = {name: _write(folder, name, part) for name, part in study.pop("parts", {}).items()}
+    parts = {name: _write_once(folder, name, part) for name, part in study.pop("parts", {}).items()}
     whole = {"version": VERSION, **state, "study": study, "parts": parts}
     latest = _write(folder, f"checkpoint-{step}", whole)
     others = [path for path in stored(folder) if path.name != latest]
@@ -39,19 +42,24 @@ def save(folder: Path, step: int, state: dict, keep: int = KEEP) -> None:
 
 
 def _write(folder: Path, name: str, content) -> str:
-    """The name of the file that holds `content`; a part that is there whole is not written
-    again."""
+    """The name of the file that holds `content`; one that is there whole is not written again."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
     path = folder / f"{name}-{digest}.pt"
-    if NAME.fullmatch(path.name):
+    if not path.exists() or path.read_bytes() != buffer.getbuffer():
         write_atomically(path, buffer.getbuffer())
-    elif path not in _known_whole:
-        if not path.exists() or path.read_bytes() != buffer.getbuffer():
-            write_atomically(path, buffer.getbuffer())
-        _known_whole.add(path)
     return path.name
+
+
+def _write_once(folder: Path, name: str, part) -> str:
+    if any(known != folder for known, _ in _known_whole):
+        _known_whole.clear()
+    content, file = _known_whole.get((folder, name), (None, None))
+    if content is not part:
+        file = _write(folder, name, part)
+        _known_whole[folder, name] = part, file
+    return file
 
 
 def stored(folder: Path) -> list[Path]:
