@@ -10,11 +10,16 @@ from forgetting import arms, streams
 from forgetting.errors import UserError
 from forgetting.methods import parse
 from forgetting.settings import Setting, boolean, choice, integer, number
-from forgetting.streams import one_vs_all
+from forgetting.streams import fakes, one_vs_all
+from gan import recordings
 
 
 def _goes_by(setting: str):
     return lambda settings: arms.goes_by(setting, settings["method"], {})
+
+
+def _has_classes(settings) -> bool:
+    return not streams.of_fakes(settings)
 
 
 SETTINGS = {
@@ -23,6 +28,9 @@ SETTINGS = {
     **streams.SETTINGS,
     "iterations_per_task": Setting(1000, integer(1), "updates before the task moves on"),
     "cycles": Setting(2, integer(1), "how often all tasks are gone through"),
+    "loss": Setting(
+        "bce", choice("bce", "hinge"), "bce (cross-entropy) or hinge (as the GANs' discriminator)"
+    ),
     "head": Setting(
         "shared",
         choice("shared", "per_task"),
@@ -32,6 +40,7 @@ SETTINGS = {
         True,
         boolean(),
         "half of a batch is of the task's class; False: drawn from all images alike",
+        _has_classes,
     ),
     "rotation_weight": Setting(
         1.0,
@@ -41,9 +50,9 @@ SETTINGS = {
         of_arm=True,
     ),
     "rotated_images": Setting(
-        lambda settings: settings["batch_size"] // 4,
+        lambda settings: settings["batch_size"] // (8 if streams.of_fakes(settings) else 4),
         integer(1),
-        "images of a batch also seen by 90, 180 and 270 degrees",
+        "real images of a batch also seen by 90, 180 and 270 degrees",
         _goes_by("rotated_images"),
         of_arm=True,
     ),
@@ -52,10 +61,13 @@ SETTINGS = {
     ),
     "eval_images": Setting(2000, integer(1), "test images of an evaluation, equally many a class"),
     "probe_images": Setting(
-        5000, integer(2), "training images of the linear probe at a task's end"
+        5000, integer(2), "training images of the linear probe at a task's end", _has_classes
     ),
     "probe_features": Setting(
-        512, integer(1), "at most so many features of the last block, averaged over a grid"
+        512,
+        integer(1),
+        "at most so many features of the last block, averaged over a grid",
+        _has_classes,
     ),
 }
 PRESETS = {
@@ -83,15 +95,29 @@ ex = Experiment("sequential_tasks", save_git_info=has_code_version())
 
 
 def check(settings, images) -> None:
-    images.training_subset(settings["probe_images"])
-    streams.resolved_order(settings["stream.order"], len(images.classes), settings["seed"])
-    one_vs_all.require_heads(settings["stream.switch"], settings["head"])
+    recording = _recording(settings)
+    if recording:
+        recording.require(images)
+        fakes.require_one_head(settings["head"])
+        fakes.met(len(recording.nets), settings["stream.omit"])
+        if settings["batch_size"] % 2:
+            raise UserError(
+                f"batch_size: half of it are fakes, so it must be even, "
+                f"not {settings['batch_size']}"
+            )
+    else:
+        images.training_subset(settings["probe_images"])
+        one_vs_all.require_heads(settings["stream.switch"], settings["head"])
+    tasks = len(recording.nets) if recording else len(images.classes)
+    streams.resolved_order(settings["stream.order"], tasks, settings["seed"])
+    of_a_kind = settings["batch_size"] // 2 if recording else settings["batch_size"]
+    player = "discriminator" if recording else "classifier"
     for arm in filter(None, [settings["method"]]):
-        own = STUDY.own_settings(settings)
-        parse(arm).check(own, settings, "classifier", settings["batch_size"])
-    if settings["rotated_images"] > settings["batch_size"]:
+        parse(arm).check(STUDY.own_settings(settings), settings, player, of_a_kind)
+    if settings["rotated_images"] > of_a_kind:
+        what = "half of batch_size" if recording else "batch_size"
         raise UserError(
-            f"rotated_images: it must be at most batch_size ({settings['batch_size']}), "
+            f"rotated_images: it must be at most {what} ({of_a_kind}), "
             f"not {settings['rotated_images']}"
         )
     if settings["eval_images"] < len(images.classes):
@@ -101,10 +127,27 @@ def check(settings, images) -> None:
         )
 
 
+def _recording(settings):
+    """The recording of the stream's opponents; None where there is none."""
+    if not streams.of_fakes(settings):
+        for key in ("stream.recording", "stream.omit"):
+            if settings[key]:
+                raise UserError(f"{key}: it is of recorded generators; set stream.name=fakes, too")
+        return None
+    if settings["stream.recording"] is None:
+        raise UserError(
+            f"stream.recording: name the generators for stream.name=fakes: one of "
+            f"{recordings.shipped()}, or a file that `gan_probe.py record` made"
+        )
+    return recordings.read(settings["stream.recording"])
+
+
 def build(settings, images, device, autocast):
     from forgetting.sequential import SequentialTasks
 
     of_stream = {key.partition(".")[2]: settings[key] for key in streams.SETTINGS}
+    del of_stream["name"]
+    of_stream["recording"] = _recording(settings)
     chosen = {
         key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - streams.SETTINGS.keys()
     }
@@ -113,10 +156,17 @@ def build(settings, images, device, autocast):
 
 
 def updates(settings, images) -> int:
-    return settings["cycles"] * len(images.classes) * settings["iterations_per_task"]
+    recording = _recording(settings)
+    tasks = len(recording.nets) if recording else len(images.classes)
+    return settings["cycles"] * tasks * settings["iterations_per_task"]
 
 
-STUDY = Study(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates)
+def facts(settings) -> dict[str, str]:
+    recording = _recording(settings)
+    return {"recording": recording.content} if recording else {}
+
+
+STUDY = Study(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates, facts=facts)
 tell(STUDY, PRESETS)
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""The sequential-tasks study: one classifier, one binary task after another, round and round.
+"""The sequential-tasks study: one net, one binary task after another, round and round.
 
-Chen et al., arXiv 1811.11212, Figure 3. What an arm does against forgetting is its methods'
-(forgetting/methods); the paper's are `vanilla`, which is none, and `rotation`.
+Chen et al., arXiv 1811.11212, Figure 3. The tasks are a stream's (forgetting/streams): a class
+against all others, or real images against recorded generators' fakes. What an arm does against
+forgetting is its methods' (forgetting/methods); the paper's are `vanilla`, which is none, and
+`rotation`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from forgetting import measures, methods, probes
-from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
 from forgetting.graphs import iteration
-from forgetting.learner import Batch, Learner
+from forgetting.learner import PLAYERS, Batch, Learner
 from forgetting.networks import Classifier, build
 from forgetting.seeding import derived_seed, generator
-from forgetting.streams import Schedule, one_vs_all, resolved_order
+from forgetting.relearning import updates_to_relearn
+from forgetting.streams import Schedule, fakes, one_vs_all, resolved_order
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
@@ -30,8 +33,9 @@ class SequentialTasks:
 
     dataset: on `device` already. autocast: a context manager's maker for the forward passes.
     method_settings: those of the arm's methods that are not the default, as {"ewc.weight": 10}.
+    recording: `gan.recordings.Recording`, whose generators are the opponents; None: one_vs_all.
     The other arguments are the experiment's settings (experiments/sequential_tasks.py); order,
-    switch and blend those of the stream (forgetting/streams).
+    switch, blend and omit those of the stream (forgetting/streams).
     """
 
     def __init__(
@@ -58,26 +62,45 @@ class SequentialTasks:
         eval_images: int,
         probe_images: int,
         probe_features: int,
+        loss: str = "bce",
         method_settings: Mapping | None = None,
+        recording=None,
         order: str | Sequence[int] | None = None,
         switch: str = "abrupt",
         blend: float = 0.5,
+        omit: Sequence[int] = (),
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.arm = methods.parse(method)
-        self.per_task_head = head == "per_task"
-        one_vs_all.require_heads(switch, head)
+        self.per_task_head, self.omit = head == "per_task", list(omit)
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
-        self.tasks = len(dataset.classes)
+        self.info: dict = dict(self.arm.record)
+        self.tasks = len(recording.nets) if recording else len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
+        if recording:
+            fakes.require_one_head(head)
+            met = fakes.met(self.tasks, omit)
+            task_order = [met[task] for task in task_order]
+            self.info["recording"] = recording.record
+        else:
+            one_vs_all.require_heads(switch, head)
         self.schedule = Schedule(task_order, iterations_per_task, cycles, switch, blend)
-        self.info: dict = {"task_order": task_order, **self.arm.record}
+        self.info["task_order"] = task_order
         self.total_steps, self.position = self.schedule.steps, 0
 
-        self.stream = one_vs_all.OneVsAll(
-            dataset, self.schedule, batch_size, balanced, generator(seed, "stream")
-        )
+        of_stream = (self.schedule, batch_size)
+        draws = generator(seed, "stream")
+        if recording:
+            pool, held_out = (images.to(device) for images in recording.pools())
+            self.stream = fakes.Fakes(dataset, pool, *of_stream, draws)
+            self.held_out = fakes.HeldOut(dataset, pool, held_out, eval_images)
+        else:
+            self.stream = one_vs_all.OneVsAll(dataset, *of_stream, balanced, draws)
+            self.held_out = one_vs_all.HeldOut(dataset, eval_images, probe_images, device)
+            if cut := dataset.cut_evaluation("eval_images", eval_images):
+                print(f"warning: {cut}")
+        self.info["evaluation_images"] = len(self.held_out)
         self.boundary_draws = generator(seed, "boundary")
         self.net = build(
             derived_seed(seed, "weights"),
@@ -87,30 +110,26 @@ class SequentialTasks:
             binary_outputs=self.tasks if self.per_task_head else 1,
             spectral_norm=spectral_norm,
         ).to(device)
-        of_study = {"rotation_weight": rotation_weight, "rotated_images": rotated_images}
+        rotation = {"rotation_weight": rotation_weight, "rotated_images": rotated_images}
+        rotation |= {"beta": rotation_weight, "alpha": 0.0, "alpha_end": 0.0}  # a discriminator's
+        self.optimiser = {"lr": lr, "adam_betas": adam_betas}
         self.learner = Learner(
             self.net,
-            _objective,
-            self.arm.make(seed, self.arm.checked(method_settings or {}), of_study),
+            OBJECTIVES[loss],
+            self.arm.make(seed, self.arm.checked(method_settings or {}), rotation),
             device,
             autocast,
-            player="classifier",
+            player=self.stream.player,
             seed=seed,
             steps=self.total_steps,
             updates=self.total_steps,
-            batch_size=batch_size,
+            batch_size=self.stream.rows,
             image_size=dataset.train_images.shape[-1],
             spectral_norm=spectral_norm,
-            lr=lr,
-            adam_betas=adam_betas,
-            one_for_all=not self.per_task_head,
+            **self.optimiser,
+            one_for_all=not (recording or self.per_task_head),
         )
         self.iterate = iteration(self._compute, self.learner, graphs)
-        self.eval_indices = dataset.balanced_test_subset(eval_images).to(device)
-        self.info["evaluation_images"] = len(self.eval_indices)
-        if cut := dataset.cut_evaluation("eval_images", eval_images):
-            print(f"warning: {cut}")
-        self.probe_indices = dataset.training_subset(probe_images).to(device)
 
     # ---- training ----
 
@@ -127,13 +146,15 @@ class SequentialTasks:
     def _draw(self) -> dict:
         """All that is random in an iteration, on the CPU."""
         drawn = self.stream.draw(self.position)
-        of_methods = self.learner.draw("classifier", len(drawn["rows"]), self.position)
+        of_methods = self.learner.draw(self.stream.player, self.stream.rows, self.position)
         return {"stream": drawn, "methods": of_methods}
 
     def _compute(self, drawn: dict) -> dict[str, torch.Tensor]:
         """What is left of it, on the device."""
         batch = self.stream.batch(drawn["stream"], self.position)
-        return self.learner.update(batch, drawn["methods"])
+        losses = self.learner.update(batch, drawn["methods"])
+        # There is one player here, whichever it is.
+        return {k.removesuffix(PLAYERS[batch.player]): v for k, v in losses.items()}
 
     def _batches_of_the_task(self) -> Iterator[Batch]:
         """Batches of the task just trained on, drawn for themselves."""
@@ -156,45 +177,56 @@ class SequentialTasks:
         return self.schedule.task(max(0, self.position - 1))
 
     def evaluate(self) -> dict[str, float]:
-        """Balanced test accuracy of every task; at the start and at a task's end on all test
-        images, at the latter with a probe of the frozen features. Leaves the training state as it
+        """The net on held-out images of every task; at the start and at a task's end on all of
+        them, at the latter with a probe of the frozen features. Leaves the training state as it
         is."""
         between_tasks = self.position % self.iterations_per_task == 0
         task_ended = between_tasks and self.position > 0
-        test = self.dataset
-        images, labels = test.test_images, test.test_labels
-        if not between_tasks:
-            images, labels = images[self.eval_indices], labels[self.eval_indices]
-
-        logits, features = self._forward(images, task_ended)
-        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
-        values = {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
-        values["accuracy/current"] = values[f"accuracy/task_{self.current_task()}"]
-        # A quarter, for a method may look at each in four rotations.
-        values |= self.learner.evaluate(test.test_images[self.eval_indices[::4]])
-        if task_ended:
-            chosen = self.probe_indices
-            _, train_features = self._forward(test.train_images[chosen], True)
-            values["probe/final"], converged = probes.linear_probe(
-                train_features,
-                test.train_labels[chosen],
-                features,
-                labels,
-            )
-            values["probe/converged"] = float(converged)
+        values = self.held_out.evaluate(self._forward, between_tasks, task_ended)
+        for kind in ("accuracy", "auc"):
+            if f"{kind}/task_0" in values:
+                values[f"{kind}/current"] = values[f"{kind}/task_{self.current_task()}"]
+        values |= self.learner.evaluate(self.held_out.of_methods)
+        if self.position == self.total_steps and self.stream.player == "discriminator":
+            values |= self._relearn()
         return values
 
-    def _forward(self, images, with_features: bool) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Logits (N, outputs) and the last map, pooled for a probe (N, D) or None."""
+    def _relearn(self) -> dict[str, float]:
+        """Updates until what the net has lost is back, of the generators that it never met, or of
+        all but the last: what it saves to have met one (Ebbinghaus' measure of memory)."""
+        found = {}
+        for j in [number - 1 for number in self.omit] or range(self.tasks - 1):
+            draws = generator(self.learner.seed, f"relearning {j}")
+            found[f"relearning/task_{j}"] = updates_to_relearn(
+                self.learner,
+                self.stream.of_task(j, draws),
+                lambda again, j=j: self.held_out.auc(partial(self._forward, learner=again), j),
+                self.iterations_per_task,
+                **self.optimiser,
+            )
+        return found
+
+    def _forward(
+        self, images, with_features: bool, learner: Learner | None = None
+    ) -> tuple[np.ndarray, torch.Tensor | None]:
+        """Logits (N, outputs) and the last map, pooled for a probe (N, D) or None; of this net, or
+        of another learner's."""
+        learner = learner or self.learner
 
         def of(scaled):
-            last = self.net.backbone.map_of(-1, scaled)
-            logits = self.net.binary_head(last.mean((2, 3))).float().cpu()
-            return logits, probes.pool_map(last, self.probe_features) if with_features else None
+            last = learner.net.backbone.map_of(-1, scaled)
+            logits = learner.net.binary_head(last.mean((2, 3))).float().cpu()
+            return logits, self._pooled(last) if with_features else None
 
         batches = images.split(evaluation_batch(images, self.device))
-        logits, features = zip(*self.learner.read(batches, of), strict=True)
+        logits, features = zip(*learner.read(batches, of), strict=True)
         return torch.cat(logits).numpy(), torch.cat(features) if with_features else None
+
+    def _pooled(self, last: torch.Tensor) -> torch.Tensor:
+        """What a probe reads: of a discriminator what its head reads, too."""
+        if self.stream.player == "discriminator":
+            return last.float().mean((2, 3))
+        return probes.pool_map(last, self.probe_features)
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: none."""
@@ -209,7 +241,8 @@ class SequentialTasks:
         """The run's measures, from all it logged: metric -> (steps, values)."""
         config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
-        config["stream"] = {"order": self.schedule.order}
+        name = "fakes" if self.stream.player == "discriminator" else "one_vs_all"
+        config["stream"] = {"name": name, "order": self.schedule.order, "omit": self.omit}
         return measures.of_run(measures.Logged(logged, config))
 
     # ---- everything the next step depends on ----
@@ -230,5 +263,14 @@ class SequentialTasks:
         self.boundary_draws.set_state(state["boundary"])
 
 
-def _objective(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+def _bce(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"loss/task": F.binary_cross_entropy_with_logits(logits, batch.targets)}
+
+
+def _hinge(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """arXiv 1802.05957, equation 16: the sum over real and fake of their means, as a balanced batch
+    has it."""
+    return {"loss/task": 2 * F.relu(1 - (2 * batch.targets - 1) * logits).mean()}
+
+
+OBJECTIVES = {"bce": _bce, "hinge": _hinge}

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from forgetting.accuracy import roc_auc
+
 
 def scores(
     discriminator: int, real: np.ndarray, fakes: Mapping[int, np.ndarray]
@@ -14,17 +16,14 @@ def scores(
     generator's step -> its logits (M,) for the fakes. A row of the matrix for each generator:
     balanced accuracy, and area under the ROC curve.
     """
-    from sklearn.metrics import roc_auc_score
-
     rows = []
     for step, fake in fakes.items():
-        truth = np.repeat([1, 0], [len(real), len(fake)])
         rows.append(
             {
                 "discriminator": discriminator,
                 "generator": step,
                 "accuracy": float(((real > 0).mean() + (fake <= 0).mean()) / 2),
-                "auc": float(roc_auc_score(truth, np.concatenate([real, fake]))),
+                "auc": roc_auc(real, fake),
             }
         )
     return rows

@@ -1,5 +1,6 @@
 """Recordings: the successive generators of one GAN in one small file, to be met again in turn."""
 
+import functools
 import hashlib
 import io
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from forgetting.accuracy import roc_auc
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 from forgetting.names import printable
@@ -47,6 +49,33 @@ class Recording:
     def content(self) -> str:
         """What tells it from others of its name."""
         return f"{self.name} {self.sha256[:16]}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run that meets it keeps of it."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "label": self.label,
+            "steps": list(self.steps),
+            "model": self.settings["model"],
+            "seed": self.settings["seed"],
+            "colour_auc": [list(row) for row in self.colour],
+        }
+
+    def require(self, dataset) -> None:
+        """Raise UserError where these are not the images that its GAN was trained on."""
+        size = dataset.train_images.shape[-1]
+        if size != self.size:
+            raise UserError(
+                f"stream.recording: {self.name} is of images of {self.size} pixels, these have "
+                f"{size}; set dataset.size={self.size}"
+            )
+        if dataset.fingerprint != self.fingerprint:
+            raise UserError(
+                f"stream.recording: {self.name} is of other images ({self.label}) than "
+                f"{dataset.label}; record a GAN trained on these, as docs/streams.md shows"
+            )
 
     def pools(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Fakes to train on (T, 5000, 3, S, S) and held-out ones (T, 1000, 3, S, S), uint8 on the
@@ -132,20 +161,25 @@ def _halved(state, of_net, number, seed) -> tuple[dict[str, torch.Tensor], torch
     return dict(state), exact
 
 
+def shipped() -> str:
+    """The names of the recordings that are shipped, for a message."""
+    return ", ".join(sorted(path.stem for path in SHIPPED.glob("*.pt"))) or "none shipped"
+
+
+@functools.lru_cache(maxsize=2)
 def read(text: str) -> Recording:
     """The recording that `stream.recording=TEXT` names: a shipped one, or a file.
 
     Raises UserError in one line where there is none, or it is damaged or no recording.
     """
-    shipped = SHIPPED / f"{text}.pt"
-    path = shipped if shipped.exists() else Path(text).expanduser()
+    of_project = SHIPPED / f"{text}.pt"
+    path = of_project if of_project.exists() else Path(text)
     try:
         content = path.read_bytes()
     except OSError as error:
-        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.pt"))) or "none shipped"
         raise UserError(
             f"stream.recording: {printable(text)} cannot be read ({error.strerror}); there are "
-            f"{known}, or name a file that `gan_probe.py record` made"
+            f"{shipped()}, or name a file that `gan_probe.py record` made"
         ) from None
     try:
         # weights_only: opening someone's recording must not be able to run code.
@@ -185,7 +219,6 @@ def colour_auc(dataset, fakes: torch.Tensor) -> np.ndarray:
     held-out ones of generator j.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -202,9 +235,7 @@ def colour_auc(dataset, fakes: torch.Tensor) -> np.ndarray:
         fit.fit(np.concatenate([real, shown]), np.repeat([1, 0], [len(real), len(shown)]))
         for j, tested in enumerate(of_fakes):
             unseen = tested[TO_TRAIN:]
-            score = fit.decision_function(np.concatenate([real_held_out, unseen]))
-            truth = np.repeat([1, 0], [len(real_held_out), len(unseen)])
-            auc[i, j] = roc_auc_score(truth, score)
+            auc[i, j] = roc_auc(fit.decision_function(real_held_out), fit.decision_function(unseen))
     return auc
 
 

@@ -9,7 +9,7 @@ from forgetting import arms
 from forgetting.settings import with_defaults
 
 # Known only once a run has begun, so that a run that has not may lack them.
-FACTS = ("images", "extractor", "files")
+FACTS = ("images", "extractor", "files", "recording")
 
 
 def identity(study: Study, settings: Mapping[str, Any], **facts: str | None) -> dict[str, Any]:
@@ -17,7 +17,8 @@ def identity(study: Study, settings: Mapping[str, Any], **facts: str | None) -> 
 
     settings: flat; what an older run lacks has its default, and what a run of these settings does
     not use is no part of it. facts: the fingerprint of its images, the hash of the extractor that
-    measures its samples, and the hashes of its users' files; None where that is not known.
+    measures its samples, the hashes of its users' files, and name and hash of the recording of its
+    opponents; None where that is not known.
     """
     arm = settings.get(study.arm)
     of_methods = arms.settings_of(arm, study.models)

@@ -43,6 +43,8 @@ LEFT_OPEN = (
     *(("device", "auto"), ("precision", "auto"), ("dataset.name", "auto")),
     *((key, None) for key in ("dataset.size", "dataset.label", "preset", "method", "model")),
 )
+# Incidental, but a run is gone on with as it was where they are not asked for otherwise.
+KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recording"}
 
 
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
@@ -215,7 +217,7 @@ def _settings_to_resume(
         raise UserError(f"resume: {folder / settings['resume']} is complete already")
     _refuse_other_settings(settings, explicit, record)
     incidental = study.incidental
-    kept = {"dataset.root", "dataset.memory_mb", "checkpoint_every"} - explicit.keys()
+    kept = KEPT - explicit.keys()
     stored = with_defaults(record.settings, study.settings)
     if settings[study.arm]:  # where its files are now
         stored[study.arm] = settings[study.arm]
@@ -224,7 +226,14 @@ def _settings_to_resume(
             f"resume: a method's file is not what {record.folder} began with ({record.files}); put "
             f"that back (its text is in info.json), or start a run of its own"
         )
-    return {**stored, **{key: settings[key] for key in incidental - kept}}
+    merged = {**stored, **{key: settings[key] for key in incidental - kept}}
+    for fact, content in study.facts(merged).items():
+        if record.identity.get(fact, content) != content:
+            raise UserError(
+                f"resume: {record.folder} began with the {fact} {record.identity[fact]}, and this "
+                f"is {content}"
+            )
+    return merged
 
 
 def _refuse_other_settings(settings: dict, explicit, record: Record) -> None:
@@ -296,7 +305,8 @@ def _run_arm(study, job, options, presets) -> bool:
     run_id, checkpoint = settings["resume"], None
     settings["resume"], automatic = None, run_id == "auto"
     if automatic:
-        wanted = identity(study, settings, images=dataset.fingerprint, files=arm.content)
+        facts = {"images": dataset.fingerprint, "files": arm.content, **study.facts(settings)}
+        wanted = identity(study, settings, **facts)
         record, status = twins.find(folder, wanted)
         run_id = record.folder.name if record else None
         if status == "COMPLETED":

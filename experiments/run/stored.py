@@ -68,7 +68,14 @@ class Record:
             images=self.fingerprint,
             extractor=extractor,
             files=self.files,
+            recording=self.recording,
         )
+
+    @property
+    def recording(self) -> str | None:
+        """Name and hash of the recording of its opponents."""
+        of = self.info.get("recording")
+        return f"{of['name']} {of['sha256'][:16]}" if of else None
 
     @property
     def files(self) -> str | None:

@@ -33,6 +33,7 @@ class Study:
     updates(settings, dataset): how many there are in a run.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
+    facts(settings): what tells the files that settings name, of `identity.FACTS`.
     parse: what an arm's text means; models: what it has to begin with, where there are such.
     """
 
@@ -47,6 +48,7 @@ class Study:
     parse: Callable[[str], Arm] = parse
     models: Mapping[str, Model] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
+    facts: Callable[[Mapping[str, Any]], dict[str, str]] = lambda settings: {}
 
     @property
     def name(self) -> str:

@@ -99,7 +99,8 @@ def look_up(
         raise UserError(f"{study.arm}: name one for every run")
     open_here = [key for key, value in asked.items() if value == "auto"]
     files = study.parse(settings[study.arm]).content
-    wanted = identity(study, settings, images=dataset.fingerprint, files=files)
+    facts = {"images": dataset.fingerprint, "files": files, **study.facts(settings)}
+    wanted = identity(study, settings, **facts)
     record, status = find(Path(settings["results_dir"]), wanted, open_here)
     done, seconds = 0.0, None
     if status == "COMPLETED":

@@ -38,11 +38,12 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
     """The runs of one study, put together where they differ in arm and seed alone.
 
     An arm that does not use some setting stands in the group of each value that others have of it:
-    it is the same run beside all of them.
+    it is the same run beside all of them. Omission twins stand in none: they are there to tell what
+    others remember (experiments/show/memory.py).
     """
     alike: dict[str, list[StoredRun]] = {}
     for run in runs:
-        if run.study == study:
+        if run.study == study and not run.identity.get("stream.omit"):
             alike.setdefault(as_text(_shared(run)), []).append(run)
     kinds = [(_shared(members[0]), members) for members in alike.values()]
     together = [

@@ -1,13 +1,14 @@
 """What moves: which task an update is for, asked of one `Schedule`; a file for each stream."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from forgetting.errors import UserError
 from forgetting.seeding import generator
-from forgetting.settings import Rule, Setting, choice, optional, share
+from forgetting.settings import Rule, Setting, choice, optional, share, text
 
 
 def order_of_tasks() -> Rule:
@@ -21,7 +22,45 @@ def order_of_tasks() -> Rule:
     return Rule("seeded or a permutation of the tasks, as [2,0,1]", accept)
 
 
+def recording() -> Rule:
+    def accept(value):
+        value = text().accept(value)
+        # Of a file the absolute path, for workers elsewhere.
+        return os.path.abspath(os.path.expanduser(value)) if value.endswith(".pt") else value
+
+    return Rule("the name of a shipped recording, or a file that ends with .pt", accept)
+
+
+def numbers() -> Rule:
+    def accept(value):
+        if not isinstance(value, list | tuple) or any(isinstance(n, bool) for n in value):
+            raise ValueError
+        if any(not isinstance(n, int) or n < 1 for n in value) or len(set(value)) < len(value):
+            raise ValueError
+        return sorted(value)
+
+    return Rule("a list of generators by number, from 1, as [2,6]", accept)
+
+
+def of_fakes(settings: Mapping[str, Any]) -> bool:
+    return settings["stream.name"] == "fakes"
+
+
 SETTINGS = {
+    "stream.name": Setting(
+        "one_vs_all",
+        choice("one_vs_all", "fakes"),
+        "one_vs_all, or fakes: real images against those of recorded generators in turn",
+    ),
+    "stream.recording": Setting(
+        None,
+        optional(recording(), "none"),
+        "of stream.name=fakes: one of results/recordings by name, or a file",
+        incidental=True,
+    ),
+    "stream.omit": Setting(
+        [], numbers(), "generators that are never shown, by number from 1, as [2,6]", of_fakes
+    ),
     "stream.order": Setting(
         None, optional(order_of_tasks(), "as they are numbered"), "in which the tasks come"
     ),

@@ -3,8 +3,12 @@
 Chen et al., arXiv 1811.11212, Section 3 and Figure 3.
 """
 
+from collections.abc import Callable
+
 import torch
 
+from forgetting import probes
+from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.errors import UserError
 from forgetting.learner import Batch
@@ -31,6 +35,8 @@ class OneVsAll:
     dataset: each class present. draws: a CPU generator; it and the step are all the state there is.
     """
 
+    player = "classifier"
+
     def __init__(
         self,
         dataset: Dataset,
@@ -41,6 +47,7 @@ class OneVsAll:
     ):
         self.dataset, self.schedule, self.draws = dataset, schedule, draws
         self.batch_size, self.balanced = batch_size, balanced
+        self.rows = batch_size  # of a kind
         labels = dataset.train_labels.cpu()
         self.images = len(labels)
         self.tasks = len(dataset.classes)
@@ -71,9 +78,50 @@ class OneVsAll:
             labels=labels,
             real=[slice(0, len(rows))],
             fake=[],
-            player="classifier",
+            player=self.player,
             step=step,
         )
+
+
+class HeldOut:
+    """The test images of every task, and what is read off a net on them.
+
+    eval_images: of an evaluation within a task; at a task's end they are all the test images.
+    probe_images: training images of the linear probe there.
+    """
+
+    def __init__(self, dataset: Dataset, eval_images: int, probe_images: int, device: torch.device):
+        self.dataset, self.tasks = dataset, len(dataset.classes)
+        self.indices = dataset.balanced_test_subset(eval_images).to(device)
+        self.probe_indices = dataset.training_subset(probe_images).to(device)
+        # A quarter, for a method may look at each in four rotations.
+        self.of_methods = dataset.test_images[self.indices[::4]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def evaluate(self, read: Callable, whole: bool, task_ended: bool) -> dict[str, float]:
+        """Balanced accuracy of every task; where one has ended, with a linear probe of the frozen
+        features.
+
+        read: (images (N, 3, S, S) uint8, features asked for or not) -> logits (N, outputs), and
+        features (N, D) or None. whole: on all test images.
+        """
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        if not whole:
+            images, labels = images[self.indices], labels[self.indices]
+        logits, features = read(images, task_ended)
+        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
+        values = {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
+        if task_ended:
+            chosen = self.probe_indices
+            _, train_features = read(self.dataset.train_images[chosen], True)
+            train_labels = self.dataset.train_labels[chosen]
+            values["probe/final"], converged = probes.linear_probe(
+                train_features, train_labels, features, labels
+            )
+            values["probe/converged"] = float(converged)
+        return values
 
 
 def _draw(pools: list, tasks: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
