@@ -225,7 +225,7 @@ def draw_samples(study, folder) -> str:
 
 @ex.command(unobserved=True)
 def record():
-    """Put the generators that a run kept into one file for stream.name=fakes: record with resume=ID."""
+    """Put the generators a run kept into a file, for stream.name=fakes: record with resume=ID."""
 
 
 def write_recording(study, folder) -> str:

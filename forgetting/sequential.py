@@ -19,8 +19,8 @@ from forgetting.devices import all_to_device, evaluation_batch
 from forgetting.graphs import iteration
 from forgetting.learner import PLAYERS, Batch, Learner
 from forgetting.networks import Classifier, build
-from forgetting.seeding import derived_seed, generator
 from forgetting.relearning import updates_to_relearn
+from forgetting.seeding import derived_seed, generator
 from forgetting.streams import Schedule, fakes, one_vs_all, resolved_order
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
