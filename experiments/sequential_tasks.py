@@ -70,13 +70,25 @@ SETTINGS = {
         _has_classes,
     ),
 }
+
+
+def _by_stream(one_vs_all, fakes):
+    return lambda asked: fakes if streams.of_fakes(asked) else one_vs_all
+
+
+# With recorded opponents: 300 updates a generator, as long as it takes to tell its fakes.
+_OPPONENTS = {
+    "iterations_per_task": _by_stream(1000, 300),
+    "dataset.size": _by_stream(None, 16),
+}
 PRESETS = {
     "quick": (
         "Handwritten digits that need no download: under a minute for both arms.",
         {
             "dataset.name": "digits",
-            "iterations_per_task": 100,
-            "width": 32,
+            "stream.recording": _by_stream(None, "digits"),
+            "iterations_per_task": _by_stream(100, 60),
+            "width": _by_stream(32, 16),
             "eval_every": 20,
             "eval_images": 350,
             "probe_images": 1000,
@@ -84,11 +96,12 @@ PRESETS = {
     ),
     "cpu": (
         "The paper's protocol with a narrow net: ten to twenty minutes a run on one core.",
-        {"width": 16},
+        {"width": 16, "eval_every": _by_stream(200, 100), **_OPPONENTS},
     ),
     "paper": (
         "The paper's sizes; for a GPU.",
-        {"eval_every": 250},  # so that evaluating takes less than 15 % of the time
+        # so that evaluating takes less than 15 % of the time
+        {"eval_every": _by_stream(250, 100), **_OPPONENTS},
     ),
 }
 ex = Experiment("sequential_tasks", save_git_info=has_code_version())

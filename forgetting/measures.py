@@ -53,6 +53,7 @@ class Measure:
 
 
 TASKS, TRANSFER, TASK_PROBE = "tasks", "transfer", "task probe"
+OPPONENTS, REMEMBERED = "opponents", "remembered"
 PROBE, DISTANCE, QUALITY, PAST_FAKES = "probe", "distance", "quality", "past fakes"
 MEASURES: list[Measure] = []  # those of every run; a cycle's and a distance's are made for a run
 
@@ -60,10 +61,19 @@ MEASURES: list[Measure] = []  # those of every run; a cycle's and a distance's a
 def known(metrics: Metrics, config: Mapping[str, Any]) -> list[Measure]:
     """All measures that a run with these metrics and settings may have."""
     # With one head for all tasks the labels change their meaning, and what falls is not forgotten.
-    cycles = range(config["cycles"]) if config.get("head") == "per_task" else ()
-    found = [*MEASURES, *(m for cycle in cycles for m in _transfer(cycle))]
+    of_fakes, omits = meets_fakes(config), config.get("stream", {}).get("omit")
+    clear = (of_fakes and not omits) or config.get("head") == "per_task"
+    cycles = range(config["cycles"]) if clear else ()
+    kinds = ("accuracy", "auc") if of_fakes else ("accuracy",)
+    found = [*MEASURES, *(m for cycle in cycles for kind in kinds for m in _transfer(cycle, kind))]
+    found += OF_OPPONENTS if of_fakes and not omits else []
     found += [m for metric in sorted(metrics) for m in _quality(metric)]
     return [measure for measure in found if measure.needs in metrics]
+
+
+def meets_fakes(config: Mapping[str, Any]) -> bool:
+    """Whether a run's tasks are recorded generators."""
+    return config.get("stream", {}).get("name") == "fakes"
 
 
 def of_run(logged: Logged) -> dict[str, float]:
@@ -173,17 +183,17 @@ def probe_last_cycle(logged: Logged) -> float:
     return float(logged.metrics[TASK_END][1][-logged.tasks :].mean())
 
 
-# ---- of the continual-learning literature, meaningful where each task has its head ----
+# ---- of the continual-learning literature, meaningful where no label changes its meaning ----
 
 
-def accuracy_matrix(logged: Logged, cycle: int) -> np.ndarray:
-    """R (tasks, tasks) of one cycle: R[i, j] is accuracy on task j at the end of task i, both in
-    the order in which the tasks come."""
+def accuracy_matrix(logged: Logged, cycle: int, kind: str = "accuracy") -> np.ndarray:
+    """R (tasks, tasks) of one cycle: R[i, j] is accuracy (or kind: auc) on task j at the end of
+    task i, both in the order in which the tasks come."""
     tasks = logged.tasks
     ends = (cycle * tasks + np.arange(1, tasks + 1)) * logged.config["iterations_per_task"]
     columns = []
     for task in logged.order:
-        steps, values = logged.metrics[f"accuracy/task_{task}"]
+        steps, values = logged.metrics[f"{kind}/task_{task}"]
         columns.append(values[np.searchsorted(steps, ends)])
     return np.stack(columns, axis=1)
 
@@ -214,30 +224,125 @@ def forward_transfer(r: np.ndarray, untrained: np.ndarray) -> float:
     return float((np.diag(r, 1) - untrained[1:]).mean())
 
 
-def _forward_transfer(logged: Logged) -> float:
-    start = [logged.metrics[f"accuracy/task_{task}"][1][0] for task in logged.order]
-    return forward_transfer(accuracy_matrix(logged, 0), np.array(start))
+def learning_accuracy(r: np.ndarray) -> float:
+    """Mean of R's diagonal: each task at the end of its own turn (Riemer et al. 2019,
+    arXiv 1810.11910). A net that learns nothing has nothing to forget."""
+    return float(np.diag(r).mean())
 
 
-def _transfer(cycle: int) -> list[Measure]:
-    def of(words: str, better: str, measure: Callable[[np.ndarray], float]) -> Measure:
-        return Measure(
-            f"{measure.__name__}/cycle_{cycle + 1}",
-            f"{words}, cycle {cycle + 1}",
-            *(better, TRANSFER, "accuracy/task_0"),
-            lambda logged: measure(accuracy_matrix(logged, cycle)),
-        )
+def _transfer(cycle: int, kind: str) -> list[Measure]:
+    # Of accuracy they have the literature's names.
+    accuracy = kind == "accuracy"
+    ending, in_words = ("", "") if accuracy else (f"_{kind}", f" of {kind.upper()}")
 
+    def of(name: str, words: str, better: str, function: Callable[[Logged], float]) -> Measure:
+        words = f"{words}{in_words}, cycle {cycle + 1}"
+        name = f"{name}/cycle_{cycle + 1}"
+        return Measure(name, words, better, TRANSFER, f"{kind}/task_0", function)
+
+    def of_matrix(measure: Callable[[np.ndarray], float]) -> Callable[[Logged], float]:
+        return lambda logged: measure(accuracy_matrix(logged, cycle, kind))
+
+    def forward(logged: Logged) -> float:
+        start = [logged.metrics[f"{kind}/task_{task}"][1][0] for task in logged.order]
+        return forward_transfer(accuracy_matrix(logged, 0, kind), np.array(start))
+
+    mean = ("average_accuracy", "average acc.") if accuracy else ("average_auc", "average")
     found = [
-        of("average acc.", "higher", average_accuracy),
-        of("forgetting", "lower", forgetting),
-        of("backward tr.", "higher", backward_transfer),
+        of(*mean, "higher", of_matrix(average_accuracy)),
+        of(f"forgetting{ending}", "forgetting", "lower", of_matrix(forgetting)),
+        of(f"backward_transfer{ending}", "backward tr.", "higher", of_matrix(backward_transfer)),
     ]
     if cycle == 0:  # later, every task was trained before
-        name, words = "forward_transfer/cycle_1", "forward tr., cycle 1"
-        found.append(Measure(name, words, "higher", TRANSFER, "accuracy/task_0", _forward_transfer))
-    return found
+        found.append(of(f"forward_transfer{ending}", "forward tr.", "higher", forward))
+    learnt = ("learning_accuracy", "learning acc.") if accuracy else ("learning_auc", "learning")
+    return [*found, of(*learnt, "higher", of_matrix(learning_accuracy))]
 
+
+# ---- of a discriminator and the recorded generators that it met ----
+
+OF_OPPONENTS: list[Measure] = []
+
+
+def _of_opponents(words: str, better: str | None, needs: str = "auc/task_0") -> Callable:
+    def add(of: Callable[[Logged], float | None]) -> Callable[[Logged], float | None]:
+        OF_OPPONENTS.append(Measure(of.__name__, words, better, OPPONENTS, needs, of))
+        return of
+
+    return add
+
+
+def _past_at_the_end(logged: Logged, kind: str) -> float:
+    """Mean over all generators but the one at hand, the last."""
+    return float(np.mean([logged.metrics[f"{kind}/task_{j}"][1][-1] for j in logged.order[:-1]]))
+
+
+@_of_opponents("AUC on past generators", "higher")
+def past_auc(logged: Logged) -> float:
+    return _past_at_the_end(logged, "auc")
+
+
+@_of_opponents("accuracy on past generators", "higher")
+def past_accuracy(logged: Logged) -> float:
+    return _past_at_the_end(logged, "accuracy")
+
+
+@_of_opponents("past generators, linear probe", "higher", "probe/task_0")
+def past_probe(logged: Logged) -> float:
+    """What a head of its own would still tell: what falls less than `past_accuracy` is lost from
+    the head, and not from the features."""
+    return _past_at_the_end(logged, "probe")
+
+
+@_of_opponents("real images called real", None)
+def real_rate(logged: Logged) -> float:
+    return float(logged.metrics["rate/real"][1][-1])
+
+
+@_of_opponents("past fakes called fake", None)
+def past_fakes_rate(logged: Logged) -> float:
+    """With `real_rate` it tells a threshold that moved from a memory lost."""
+    return 2 * past_accuracy(logged) - real_rate(logged)
+
+
+@_of_opponents("worst accuracy since met", "higher")
+def min_acc(logged: Logged) -> float:
+    """min-ACC of De Lange et al. 2023 (arXiv 2205.13452): the lowest accuracy that a
+    past task had at any evaluation after its first turn, mean over past tasks."""
+    lowest = []
+    for turn, task in enumerate(logged.order[:-1], 1):
+        steps, values = logged.metrics[f"accuracy/task_{task}"]
+        lowest.append(values[steps > turn * logged.config["iterations_per_task"]].min())
+    return float(np.mean(lowest))
+
+
+@_of_opponents("worst-case accuracy", "higher")
+def wc_acc(logged: Logged) -> float:
+    """WC-ACC of the same paper: accuracy on the task at hand counts as one of the T tasks, min-ACC
+    as the others."""
+    now = logged.metrics[f"accuracy/task_{logged.order[-1]}"][1][-1]
+    return float(now / logged.tasks + (1 - 1 / logged.tasks) * min_acc(logged))
+
+
+@_of_opponents("updates to relearn", "lower", "relearning/task_0")
+def relearning(logged: Logged) -> float:
+    return _past_at_the_end(logged, "relearning")
+
+
+def _of_twins(logged: Logged) -> None:
+    """Not of one run: see experiments/show/memory.py."""
+
+
+MEMORY = Measure(
+    "memory", "memory: AUC, met minus never met", "higher", REMEMBERED, "auc/task_0", _of_twins
+)
+SHARE = Measure(
+    "memory_share", "memory, share of joint's", "higher", REMEMBERED, "auc/task_0", _of_twins
+)
+SAVINGS = Measure(
+    "savings", "updates saved in relearning", "higher", REMEMBERED, "relearning/task_0", _of_twins
+)
+OF_OPPONENTS += [MEMORY, SHARE, SAVINGS]
 
 # ------------------------------------------------------------------ while a GAN trains
 

@@ -84,7 +84,7 @@ def test_what_is_forgotten_is_measured_with_a_head_a_task_alone():
     steps = np.array([0, 1, 200, 201, 400, 401, 600, 601, 800])
     got = of_run(of_tasks(steps, steps / 1000, 2, "per_task"))
     names = {name for name in got if "/cycle" in name}
-    kinds = ("average_accuracy", "forgetting", "backward_transfer")
+    kinds = ("average_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
     assert names == {f"{kind}/cycle_{i}" for kind in kinds for i in (1, 2)} | {
         "forward_transfer/cycle_1"
     }

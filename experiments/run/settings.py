@@ -155,9 +155,17 @@ class _Defaults(ConfigDict):
 
 
 class _Preset(ConfigDict):
+    """values: flat, some of them functions of what was asked for."""
+
     def __init__(self, name: str, words: str, values: Mapping[str, Any]):
-        super().__init__(nested({"preset": name, **values}))
-        self.__doc__ = words
+        super().__init__({"preset": name})
+        self.name, self.values, self.__doc__ = name, values, words
+
+    def __call__(self, fixed=None, preset=None, fallback=None):
+        asked = flat(fixed or {})
+        chosen = {k: v(asked) if callable(v) else v for k, v in self.values.items()}
+        self._conf = nested({"preset": self.name, **chosen})
+        return super().__call__(fixed, preset, fallback)
 
 
 def arm_setting(default_arms: str, parse: Callable[[str], Arm]) -> Setting:

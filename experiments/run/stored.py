@@ -24,6 +24,7 @@ from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 # Settings that every run of this program has, of whatever version.
+FILES_OF_A_RUN = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")
 ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
 
 
@@ -155,6 +156,11 @@ class StoredRun:
     asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
 
+    @property
+    def unit(self) -> str | int:
+        """What was drawn at random: the recording where opponents are recorded, else the seed."""
+        return self.identity.get("recording", self.seed)
+
     def table(self, name: str) -> pd.DataFrame:
         """A CSV file that the study kept with the run. Raises OSError or ValueError."""
         return _csv(self.folder / name)
@@ -167,7 +173,7 @@ class StoredRun:
         last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
         unsaid = study.incidental | last.keys()
         kept = [word for word in self.asked if word.partition("=")[0] not in unsaid]
-        kept += [w for w in self.asked if w.startswith(("dataset.root=", "dataset.memory_mb="))]
+        kept += [w for w in self.asked if w.startswith(FILES_OF_A_RUN)]
         if self.preset and self.preset not in kept:
             kept.insert(0, self.preset)
         kept += [f"{key}={value}" for key, value in last.items()]

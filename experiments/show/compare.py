@@ -12,7 +12,14 @@ from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
-from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
+from experiments.show.intervals import (
+    Interval,
+    Learners,
+    by_unit,
+    holm,
+    mean_interval,
+    paired_interval,
+)
 from experiments.sweeps.claims import Claim, claims
 from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
@@ -73,23 +80,24 @@ def measures_of(runs: Iterable[StoredRun], *subjects: str) -> list[Measure]:
     return [m for m in found.values() if not subjects or m.subject in subjects]
 
 
-def by_seed(runs: Sequence[StoredRun], measure: str) -> dict[int, float]:
-    """Seed -> the measure, of the runs of an arm that have it."""
+def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
+    """(unit, seed) -> the measure, of the runs of an arm that have it. The unit is what was drawn
+    at random: the seed, or the recording whose opponents were met."""
     if measure == PROBE_FALL.name:
         runs = with_metric(runs, PROBE_FALL.needs)
         if len(runs) < 2:
             return {}
         falls = PROBE_FALL.of(np.stack([run.metrics[PROBE_FALL.needs][1] for run in runs]))
-        return {run.seed: float(fall) for run, fall in zip(runs, falls, strict=True)}
-    return {run.seed: run.result[measure] for run in runs if measure in run.result}
+        return {(run.unit, run.seed): float(f) for run, f in zip(runs, falls, strict=True)}
+    return {(run.unit, run.seed): run.result[measure] for run in runs if measure in run.result}
 
 
 def difference(group: Group, arm: str, other: str | None, measure: str) -> Interval | None:
-    """arm - other, paired by seed; other None: of the arm alone. None where there are no seeds."""
-    own = by_seed(group.of_arm(arm), measure)
+    """arm - other, paired by learner; other None: of the arm alone. None where there are none."""
+    own = by_learner(group.of_arm(arm), measure)
     if other is None:
-        return mean_interval(list(own.values())) if own else None
-    return paired_interval(own, by_seed(group.of_arm(other), measure))
+        return mean_interval(by_unit(own)) if own else None
+    return paired_interval(own, by_learner(group.of_arm(other), measure))
 
 
 # ------------------------------------------------------------------ differences
@@ -152,7 +160,7 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
         if key not in runs[0][0].identity:
             continue  # the same runs on both sides: the arm does not use the setting
         for measure in measures_of([*runs[0], *runs[1]]):
-            apart = paired_interval(*(by_seed(those, measure.name) for those in runs))
+            apart = paired_interval(*(by_learner(those, measure.name) for those in runs))
             if apart and apart.n >= FEWEST_SEEDS:
                 names = (f"{arm}, {values[0]}", values[1])
                 yield Comparison(group, differs, *names, measure, apart)

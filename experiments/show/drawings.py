@@ -17,6 +17,7 @@ from experiments.show import gan as gan_figures
 from experiments.show import grids
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
+from experiments.show.memory import with_memory
 from experiments.show.plotting import empty, style
 from experiments.show.report import Entry, report
 from experiments.show.tables import TABLES
@@ -61,6 +62,7 @@ FIGURES = {
         "The classifier learns one class against all others at a time; grey lines are switches of "
         "the task, the dashed line ends a cycle through the classes, dotted is chance.",
         sequential_figures.figure3,
+        sequential_figures.one_vs_all,
     ),
     "figure4": Drawing(
         GAN,
@@ -120,6 +122,7 @@ FIGURES = {
         "A row a task. With one head for all tasks the labels change their meaning at a switch, so "
         "that low accuracy on other tasks is forced.",
         sequential_figures.accuracy_matrix,
+        sequential_figures.one_vs_all,
     ),
     "summary": Drawing(
         SEQUENTIAL,
@@ -127,6 +130,7 @@ FIGURES = {
         "A grey point a seed, mean and interval; below, the difference of two arms by seed. All of "
         "them are in the table of differences.",
         sequential_figures.summary,
+        sequential_figures.one_vs_all,
     ),
     "forgetting": Drawing(
         SEQUENTIAL,
@@ -151,6 +155,7 @@ def draw(
     `page` where one is named; the paths of what is there to look at."""
     style()
     runs, left_out = runs_and_rest(*folders)
+    runs = with_memory(runs)
     without_grids = grids.without_grids(runs)
     if len(without_grids) < len(runs):
         print(

@@ -16,7 +16,7 @@ from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
-from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, seeds
+from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, units
 
 DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
@@ -196,7 +196,7 @@ def figure4(found: Sequence[Group]) -> Figure:
 
     def counted(runs):
         cells = len({grids.cell(run) for run in runs})
-        return seeds(len(runs)) if cells == 1 else f"{cells} settings,\n{len(runs)} runs"
+        return units(runs) if cells == 1 else f"{cells} settings,\n{len(runs)} runs"
 
     def draw(part, group):
         metrics = distance_metrics(group.runs)

@@ -1,15 +1,20 @@
-"""Means over seeds, and how far to trust them."""
+"""Means over what was drawn at random, and how far to trust them.
 
-from collections.abc import Sequence
+That is the seed, or the recording whose opponents were met: the unit.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+Learners = Mapping[tuple[Hashable, int], float]  # (unit, seed) -> a measure
+
 
 class Interval(NamedTuple):
-    """A mean over n seeds, its 95 % t interval, and the t test's two-sided p value of a mean of
-    zero. low, high and p are NaN for one seed, p also where no two values differ: that is the
+    """A mean over n units, its 95 % t interval, and the t test's two-sided p value of a mean of
+    zero. low, high and p are NaN for one, p also where no two values differ: that is the
     resolution of what was measured, and no certainty."""
 
     mean: float
@@ -20,12 +25,12 @@ class Interval(NamedTuple):
 
     @property
     def contains_zero(self) -> bool:
-        """True also where one seed leaves the interval unknown."""
+        """True also where one unit leaves the interval unknown."""
         return not (self.low > 0 or self.high < 0)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % confidence interval by Student's t, for values (n,) of independent seeds."""
+    """Mean and 95 % confidence interval by Student's t, for values (n,) of independent units."""
     values = np.asarray(values, float)
     low, high = band(values[:, None])[1:]
     n, mean = len(values), float(values.mean())
@@ -37,11 +42,19 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(low[0]), float(high[0]), n, p)
 
 
-def paired_interval(a: dict[int, float], b: dict[int, float]) -> Interval | None:
-    """Interval of the mean of a - b over the seeds both have (one seed gives both arms the same
-    start and images, so seeds pair); None where they share none."""
-    seeds = sorted(a.keys() & b.keys())
-    return mean_interval([a[s] - b[s] for s in seeds]) if seeds else None
+def by_unit(learners: Learners) -> list[float]:
+    """The mean over the learners of each unit."""
+    of_units: dict[Hashable, list[float]] = {}
+    for (unit, _), value in learners.items():
+        of_units.setdefault(unit, []).append(value)
+    return [float(np.mean(values)) for values in of_units.values()]
+
+
+def paired_interval(a: Learners, b: Learners) -> Interval | None:
+    """Interval of the mean of a - b over the learners both have (one seed gives both arms the same
+    start and images, so they pair), the mean of a unit's first; None where they share none."""
+    shared = {key: a[key] - b[key] for key in sorted(a.keys() & b.keys())}
+    return mean_interval(by_unit(shared)) if shared else None
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

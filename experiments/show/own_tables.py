@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, in_order
 from experiments.show.compare import (
-    by_seed,
+    by_learner,
     claimed_pairs,
     comparisons,
     difference,
@@ -16,7 +16,7 @@ from experiments.show.compare import (
     measures_of,
 )
 from experiments.show.groups import Group, groups
-from experiments.show.intervals import mean_interval
+from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.texts import frame, shown, shown_difference, where
 from forgetting.measures import PAST_FAKES, TASKS, TRANSFER
 
@@ -41,7 +41,7 @@ def _by_arm(
         for measure in measures_of(group.runs, *subjects):
             row = where(group) | {"measure": measure.words}
             for arm in arms_of(group):
-                values = list(by_seed(group.of_arm(arm), measure.name).values())
+                values = by_unit(by_learner(group.of_arm(arm), measure.name))
                 row[arm] = shown(mean_interval(values), sign) if values else ""
             for a, b in pairs:
                 row[f"{a} - {b}"] = shown_difference(difference(group, a, b, measure.name))

@@ -13,6 +13,7 @@ from experiments.run.stored import StoredRun
 from experiments.show.arms import words, wrapped
 from experiments.show.groups import Group
 from experiments.show.intervals import band
+from forgetting.measures import meets_fakes
 from forgetting.names import printable
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
@@ -38,14 +39,18 @@ def style() -> None:
     )
 
 
-def seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
+def units(runs: Sequence[StoredRun]) -> str:
+    """How many there are of what was drawn at random: "3 seeds", "10 recordings"."""
+    n = len({run.unit for run in runs})
+    what = "recording" if meets_fakes(runs[0].config) else "seed"
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
-    """The runs' arm and the number of seeds, its name in lines of about `width` characters."""
+    """The runs' arm, its name in lines of about `width` characters, and how many seeds or
+    recordings they are of."""
     arm = words(runs[0].study, runs[0].arm) if in_words else runs[0].arm
-    return f"{wrapped(arm, width)}, {seeds(len(runs))}"
+    return f"{wrapped(arm, width)}, {units(runs)}"
 
 
 def caption(group: Group, text: str) -> str:
@@ -91,8 +96,10 @@ def rows(
     figure = plt.figure(figsize=(WIDTH, sum(heights)))
     parts = figure.subfigures(len(found), squeeze=False, height_ratios=heights)[:, 0]
     for part, group in zip(parts, found, strict=True):
-        counts = {len(group.of_arm(arm)) for arm in group.arms()}
+        counts = {len({run.unit for run in group.of_arm(arm)}) for arm in group.arms()}
         said = shows
+        if meets_fakes(group.runs[0].config):
+            said = said.replace("seed", "recording")
         if "95 % t band" in shows and min(counts) < 3:
             said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
@@ -126,10 +133,13 @@ def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
     """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
     there are two, whose band would be 13 standard errors wide to either side."""
     steps = runs[0].metrics[metric][0]
-    curves = np.stack([run.metrics[metric][1] for run in runs])
+    of_unit: dict = {}
+    for run in runs:
+        of_unit.setdefault(run.unit, []).append(run.metrics[metric][1])
+    curves = np.stack([np.mean(of_one, axis=0) for of_one in of_unit.values()])
     mean, low, high = band(curves)
     axis.plot(steps, mean, **line)
-    if len(runs) == 2:
+    if len(curves) == 2:
         axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
     else:
         axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)

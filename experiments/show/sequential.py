@@ -15,9 +15,9 @@ from experiments.show.arms import (
     words,
     wrapped,
 )
-from experiments.show.compare import by_seed, difference, measures_of
+from experiments.show.compare import by_learner, difference, measures_of
 from experiments.show.groups import Group
-from experiments.show.intervals import mean_interval
+from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.plotting import (
     PER_LINE,
     draw_curve,
@@ -28,10 +28,10 @@ from experiments.show.plotting import (
     lines,
     panels,
     rows,
-    seeds,
+    units,
 )
 from experiments.show.texts import shown
-from forgetting.measures import TASKS, TRANSFER
+from forgetting.measures import TASKS, TRANSFER, meets_fakes
 
 STUDY = "sequential_tasks"
 MEASURES_A_LINE = 7  # of few arms; of more, as many as panels of curves
@@ -51,7 +51,8 @@ def figure3(found: Sequence[Group]) -> Figure:
             draw_current_accuracy(axis, group, arm)
             name = wrapped(words(STUDY, arm), 140 // across)
             letter = ascii_lowercase[i % len(ascii_lowercase)]
-            title = f"({letter}) {name}, {seeds(len(group.of_arm(arm)))}"
+            runs = group.of_arm(arm)
+            title = f"({letter}) {name}, {units(runs) if runs else 'no run'}"
             axis.set_title(title, fontsize="x-small" if across > 2 else "small")
         for axis in leftmost(axes):
             axis.set_ylabel("balanced test accuracy,\ncurrent task")
@@ -159,6 +160,10 @@ def head_a_task(found: Sequence[Group]) -> list[Group]:
     return keep(found, lambda run: run.config["head"] == "per_task")
 
 
+def one_vs_all(found: Sequence[Group]) -> list[Group]:
+    return keep(found, lambda run: not meets_fakes(run.config))
+
+
 def probed(found: Sequence[Group]) -> list[Group]:
     return keep(found, lambda run: "probe/final" in run.metrics)
 
@@ -184,7 +189,7 @@ def figure_of_measures(found: Sequence[Group], subject: str, what: str) -> Figur
 def draw_measure(axis, group: Group, measure: str) -> None:
     arms = arms_of(group)
     for x, arm in enumerate(arms):
-        values = list(by_seed(group.of_arm(arm), measure).values())
+        values = by_unit(by_learner(group.of_arm(arm), measure))
         if not values:
             continue
         interval = mean_interval(values)

@@ -1,8 +1,8 @@
 """What a plan asks for, and what is stored of it already.
 
 A plan is a TOML file of a study, [settings] that all its runs share and a [grid] of values to
-combine; the project's own are in experiments/sweeps/plans/. What its runs are to show is read by
-claims.py.
+combine, or several [[grid]], one after another; the project's own are in experiments/sweeps/plans/.
+What its runs are to show is read by claims.py.
 """
 
 import functools
@@ -63,12 +63,20 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
         )
     if plan.get("study") not in studies():
         raise UserError(f"PLAN: study in {path} must be {' or '.join(studies())}")
-    for part in ("grid", "settings"):
-        if not isinstance(plan.get(part, {}), dict):
-            raise UserError(f"PLAN: [{part}] of {path} must hold settings")
+    settings, grids = plan.get("settings", {}), plan.get("grid", {})
+    grids = grids if isinstance(grids, list) else [grids]
+    for name, part in (("settings", settings), *(("grid", grid) for grid in grids)):
+        if not isinstance(part, dict):
+            raise UserError(f"PLAN: [{name}] of {path} must hold settings")
     claims_of(plan, str(path))
-    axes = [[_words(plan.get("settings", {}))]]
-    for key, values in flat(plan.get("grid", {})).items():
+    runs = [run for grid in grids for run in _combined(settings, grid, path)]
+    return plan["study"], list(dict.fromkeys(runs))
+
+
+def _combined(settings: dict, grid: dict, path: Path) -> list[tuple[str, ...]]:
+    """The words of every run of a grid."""
+    axes = [[_words(settings)]]
+    for key, values in flat(grid).items():
         if not isinstance(values, list) or not values:
             raise UserError(f"PLAN: {key} in [grid] of {path} must be a list of values")
         axes.append([_words(v if isinstance(v, dict) else {key: v}) for v in values])
@@ -76,7 +84,7 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
     for key, times in Counter(key for axis in keys for key in axis).items():
         if times > 1:
             raise UserError(f"PLAN: {path} sets {key} in two places")
-    return plan["study"], [tuple(itertools.chain(*parts)) for parts in itertools.product(*axes)]
+    return [tuple(itertools.chain(*parts)) for parts in itertools.product(*axes)]
 
 
 def _words(settings: dict) -> tuple[str, ...]:

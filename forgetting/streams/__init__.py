@@ -43,7 +43,8 @@ def numbers() -> Rule:
 
 
 def of_fakes(settings: Mapping[str, Any]) -> bool:
-    return settings["stream.name"] == "fakes"
+    """Whether the tasks are recorded generators. settings: flat, or some of them."""
+    return settings.get("stream.name") == "fakes"
 
 
 SETTINGS = {
