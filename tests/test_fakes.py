@@ -13,7 +13,7 @@ from test_commands import in_process
 from test_gan import study as gan
 from test_sequential import SETTINGS as SEQUENTIAL
 
-from forgetting import relearning, streams
+from forgetting import streams
 from forgetting.errors import UserError
 from forgetting.methods import available
 from forgetting.networks import scale_images
@@ -147,7 +147,7 @@ def saved(content) -> bytes:
 def test_a_damaged_or_foreign_file_is_one_line(path, tmp_path, change, line):
     other = tmp_path / "other.pt"
     other.write_bytes(change(path.read_bytes()))
-    with pytest.raises(UserError, match="^stream.recording: ") as error:
+    with pytest.raises(UserError, match=r"^stream\.recording: ") as error:
         recordings.read(str(other))
     assert line in str(error.value) and "\n" not in str(error.value)
 
@@ -202,7 +202,7 @@ def test_the_turns_of_omitted_generators_go_to_their_neighbours(omit, expected):
 
 @pytest.mark.parametrize("omit", [[9], [0, 1], list(range(1, 9))])
 def test_generators_count_from_one_and_one_is_left(omit):
-    with pytest.raises(UserError, match="^stream.omit: "):
+    with pytest.raises(UserError, match=r"^stream\.omit: "):
         fakes.met(8, omit)
 
 
@@ -256,7 +256,8 @@ def test_what_is_evaluated(digits, recording):
     losses(learner, 4)
     values = learner.evaluate()
     of_tasks = {f"{kind}/task_{j}" for kind in ("accuracy", "auc", "probe") for j in range(4)}
-    assert values.keys() == of_tasks | {"accuracy/current", "auc/current", "rate/real"}
+    others = {"accuracy/current", "auc/current", "rate/real", "probe/final_layer"}
+    assert values.keys() == of_tasks | others
     net, held_out = learner.net, learner.held_out
 
     def logits(images):
@@ -327,15 +328,13 @@ class Learns:
     ],
 )
 def test_updates_to_relearn_by_hand(monkeypatch, digits, recording, curve, expected):
-    monkeypatch.setattr(relearning, "Learner", lambda *args, **kwargs: Learns(curve))
     learner = opponents(digits, recording).learner
+    monkeypatch.setattr(learner, "bare", lambda net: Learns(curve))
     got = updates_to_relearn(
         learner,
         iter(range(1000)),
         lambda again: curve(again.updates),
         120,
-        lr=1e-3,
-        adam_betas=(0.9, 0.999),
     )
     assert got == pytest.approx(expected)
 
@@ -348,10 +347,11 @@ def test_relearning_is_of_a_copy_and_without_methods(digits, recording):
 
     def auc(again):
         assert not again.methods and again.net is not learner.net
-        seen.append(learner.held_out.auc(partial(learner._forward, learner=again), 1))
+        seen.append(learner.held_out.auc(partial(learner._read, learner=again), 1))
         return seen[-1]
 
-    updates_to_relearn(learner.learner, batches, auc, 60, lr=1e-2, adam_betas=(0.9, 0.999))
+    learner.learner.lr = 1e-2
+    updates_to_relearn(learner.learner, batches, auc, 60)
     assert seen[-1] > seen[0]
     assert all(torch.equal(v, before[k]) for k, v in learner.net.state_dict().items())
 
