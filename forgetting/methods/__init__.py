@@ -156,8 +156,8 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
         method, file = _find(word, key, models or {})
         if method.name in found:
             raise UserError(f"{key}: {method.name} stands twice in {text}")
-        taken = {*(models or {}), *(available() if file else ()), "dataset", "stream"}
-        if method.name in taken:
+        taken = {*(models or {}), *available(), "dataset", "stream"}
+        if file and method.name in taken:
             raise UserError(f"{key}: the name {method.name} of {word} is taken; rename the file")
         found[method.name] = method
         files += [file] if file else []

@@ -9,7 +9,7 @@ from forgetting.seeding import derived_seed
 
 
 class Supervised(Method):
-    """Cross-entropy on the images' classes, in uniform batches, in place of the task: a reference."""
+    """Cross-entropy on the classes, in uniform batches, in place of the task: a reference."""
 
     source = "a reference"
     words = "supervised on the labels"
