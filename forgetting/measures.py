@@ -53,7 +53,7 @@ class Measure:
 
 
 TASKS, TRANSFER, TASK_PROBE = "tasks", "transfer", "task probe"
-OPPONENTS, REMEMBERED = "opponents", "remembered"
+OPPONENTS, REMEMBERED, LAYER = "opponents", "remembered", "final layer"
 PROBE, DISTANCE, QUALITY, PAST_FAKES = "probe", "distance", "quality", "past fakes"
 MEASURES: list[Measure] = []  # those of every run; a cycle's and a distance's are made for a run
 
@@ -343,6 +343,36 @@ SAVINGS = Measure(
     "savings", "updates saved in relearning", "higher", REMEMBERED, "relearning/task_0", _of_twins
 )
 OF_OPPONENTS += [MEMORY, SHARE, SAVINGS]
+
+# ------------------------------------------------------------------ the vector that the heads read
+
+FINAL_LAYER = "probe/final_layer"
+
+
+@_measure("final layer's probe at the end", "higher", LAYER, FINAL_LAYER)
+def final_layer_end(logged: Logged) -> float:
+    return float(logged.metrics[FINAL_LAYER][1][-1])
+
+
+@_measure("taught: final layer, above untrained", "higher", LAYER, FINAL_LAYER)
+def taught(logged: Logged) -> float | None:
+    """Mean over the probes of a run minus that of the untrained net; None where it was planted."""
+    if logged.config.get("plant_updates"):
+        return None
+    _, values = logged.metrics[FINAL_LAYER]
+    return float(values[1:].mean() - values[0]) if len(values) > 1 else None
+
+
+def _of_planted(name: str, words: str) -> Measure:
+    """Of a planted run and its twin, and not of one run: see experiments/show/planted.py."""
+    measure = Measure(name, words, "higher", LAYER, FINAL_LAYER, lambda logged: None)
+    MEASURES.append(measure)
+    return measure
+
+
+TAUGHT = next(measure for measure in MEASURES if measure.name == "taught")
+KEPT = _of_planted("kept", "kept: final layer, planted minus not")
+HALF_LIFE = _of_planted("kept_half_life", "half-life of what was planted, updates")
 
 # ------------------------------------------------------------------ while a GAN trains
 

@@ -18,6 +18,7 @@ from experiments.show import grids
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
 from experiments.show.memory import with_memory
+from experiments.show.planted import with_kept
 from experiments.show.plotting import empty, style
 from experiments.show.report import Entry, report
 from experiments.show.tables import TABLES
@@ -155,7 +156,7 @@ def draw(
     `page` where one is named; the paths of what is there to look at."""
     style()
     runs, left_out = runs_and_rest(*folders)
-    runs = with_memory(runs)
+    runs = with_kept(with_memory(runs))
     without_grids = grids.without_grids(runs)
     if len(without_grids) < len(runs):
         print(

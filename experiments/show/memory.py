@@ -6,7 +6,7 @@ the omission twin, which met j's neighbour in its stead (`stream.omit`). It is w
 over meeting more of its neighbour, with the other generators that the twin omits missing, too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +93,11 @@ def _is_joint(run: StoredRun) -> bool:
     return _meets_all(run) and plain and run.identity["stream.switch"] == "none"
 
 
+def key_without(run: StoredRun, left_out: Collection[str]) -> str:
+    """Equal for runs that compute alike in all but some settings."""
+    return as_text({k: v for k, v in run.identity.items() if k not in left_out})
+
+
 def _key(run: StoredRun, arm: bool = True) -> str:
     """Equal for a run and its twins, and, but for the arm, for those of other arms and the joint
     reference."""
@@ -102,7 +107,7 @@ def _key(run: StoredRun, arm: bool = True) -> str:
         of_arm = {key for key, setting in study.settings.items() if setting.of_arm}
         own = run.identity.keys() - study.settings.keys() - {"study", "images", "recording"}
         left_out |= {study.arm, "stream.switch", "stream.blend", *of_arm, *own}
-    return as_text({k: v for k, v in run.identity.items() if k not in left_out})
+    return key_without(run, left_out)
 
 
 def _twins(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
