@@ -20,11 +20,11 @@ from experiments.run.study import Experiment, Study, has_code_version
 from forgetting import arms
 from forgetting.errors import UserError
 from forgetting.settings import Setting, choice, integer, number, optional
-from gan.models import MODELS, parse_model
+from gan.models import MODELS, has_generator, parse_model
 
 
 def _has_generator(settings) -> bool:
-    return (settings["model"] or "").split("+")[0] != "rotation_only"
+    return has_generator(settings["model"])
 
 
 def _goes_by(setting: str):
@@ -102,6 +102,11 @@ SETTINGS = {
         _goes_by("beta"),
         of_arm=True,
     ),
+    "plant_updates": Setting(
+        0,
+        integer(0),
+        "updates of the discriminator on the images' classes before the GAN trains",
+    ),
     "d_steps": Setting(
         1, integer(1), "updates of the discriminator for one of the generator", _has_generator
     ),
@@ -169,8 +174,12 @@ def check(settings, images) -> None:
     images.training_subset(settings["probe_images"])
     if _has_generator(settings):
         images.require_test_images(2, "the distance of samples")
-    if len(images.classes) < 2 and settings["model"] == "cond":
-        raise UserError(f"model: cond needs labels, and {images.label} has one class folder")
+    of_labels = {"model": settings["model"] in ("cond", "supervised")}
+    of_labels["plant_updates"] = settings["plant_updates"] > 0
+    for key in (key for key, asked in of_labels.items() if asked and len(images.classes) < 2):
+        raise UserError(
+            f"{key}: {settings[key]} needs labels, and {images.label} has one class folder"
+        )
     for arm in filter(None, [settings["model"]]):
         own = STUDY.own_settings(settings)
         parse_model(arm).check(own, settings, "discriminator", settings["batch_size"])
@@ -180,7 +189,7 @@ def check(settings, images) -> None:
         )
 
 
-def build(settings, images, device, autocast, to_train=True):
+def build(settings, images, device, autocast, fresh=True, to_train=True):
     from gan import extractor, fidelity
     from gan.probe_study import ProbeStudy
 
@@ -200,7 +209,8 @@ def build(settings, images, device, autocast, to_train=True):
 
     chosen = {key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - {"width"}}
     own = STUDY.own_settings(settings)
-    return ProbeStudy(images, device, autocast, quality, about, method_settings=own, **chosen)
+    chosen |= {"fresh": fresh, "method_settings": own}
+    return ProbeStudy(images, device, autocast, quality, about, **chosen)
 
 
 @ex.command(unobserved=True)
@@ -215,7 +225,7 @@ def draw_samples(study, folder) -> str:
     from gan.samples import image_grid, latents_and_labels
 
     if study.generator is None:
-        raise UserError("resume: a run of rotation_only has no generator to sample from")
+        raise UserError(f"resume: a run of {study.arm.model} has no generator to sample from")
     draws = torch.Generator().manual_seed(1)
     images = study.sample(*latents_and_labels(100, len(study.dataset.classes), draws))
     path = folder / "sample.png"

@@ -28,6 +28,9 @@ SETTINGS = {
     **streams.SETTINGS,
     "iterations_per_task": Setting(1000, integer(1), "updates before the task moves on"),
     "cycles": Setting(2, integer(1), "how often all tasks are gone through"),
+    "plant_updates": Setting(
+        0, integer(0), "updates of the net on the images' classes before the stream begins"
+    ),
     "loss": Setting(
         "bce", choice("bce", "hinge"), "bce (cross-entropy) or hinge (as the GANs' discriminator)"
     ),
@@ -61,7 +64,7 @@ SETTINGS = {
     ),
     "eval_images": Setting(2000, integer(1), "test images of an evaluation, equally many a class"),
     "probe_images": Setting(
-        5000, integer(2), "training images of the linear probe at a task's end", _has_classes
+        5000, integer(2), "training images of the linear probes at a task's end"
     ),
     "probe_features": Setting(
         512,
@@ -109,6 +112,7 @@ ex = Experiment("sequential_tasks", save_git_info=has_code_version())
 
 def check(settings, images) -> None:
     recording = _recording(settings)
+    images.training_subset(settings["probe_images"])
     if recording:
         recording.require(images)
         fakes.require_one_head(settings["head"])
@@ -119,7 +123,6 @@ def check(settings, images) -> None:
                 f"not {settings['batch_size']}"
             )
     else:
-        images.training_subset(settings["probe_images"])
         one_vs_all.require_heads(settings["stream.switch"], settings["head"])
     tasks = len(recording.nets) if recording else len(images.classes)
     streams.resolved_order(settings["stream.order"], tasks, settings["seed"])
@@ -155,7 +158,7 @@ def _recording(settings):
     return recordings.read(settings["stream.recording"])
 
 
-def build(settings, images, device, autocast):
+def build(settings, images, device, autocast, fresh=True):
     from forgetting.sequential import SequentialTasks
 
     of_stream = {key.partition(".")[2]: settings[key] for key in streams.SETTINGS}
@@ -165,7 +168,9 @@ def build(settings, images, device, autocast):
         key: settings[key] for key in SETTINGS.keys() - OF_THE_RUNNER - streams.SETTINGS.keys()
     }
     own = STUDY.own_settings(settings)
-    return SequentialTasks(images, device, autocast, method_settings=own, **of_stream, **chosen)
+    return SequentialTasks(
+        images, device, autocast, fresh=fresh, method_settings=own, **of_stream, **chosen
+    )
 
 
 def updates(settings, images) -> int:

@@ -89,6 +89,7 @@ class Method(nn.Module):
     uses: ClassVar[tuple[str, ...]] = ()  # settings of the studies that it goes by, attributes too
     players: ClassVar[tuple[str, ...]] = ("classifier", "discriminator")  # whose updates it joins
     purpose: ClassVar[str | None] = None  # of its random numbers; None: its own
+    replaces: ClassVar[bool] = False  # whether it is the objective, on uniform labelled batches
     capturable: ClassVar[bool] = True  # whether a CUDA graph may hold extend, loss and after_...
 
     def __init__(self, values: Mapping[str, Any], seed: int):
@@ -157,7 +158,8 @@ class Learner:
     logits, where the condition is the column of the batch that `net.condition` names.
     objective: (batch, logits) -> {name: scalar}, or None where methods are all there is to learn.
     player: classifier or discriminator. steps: of the run; updates: of this net in all of them.
-    one_for_all: whether one output has to serve tasks that contradict each other.
+    classes: of the images. one_for_all: whether one output has to serve tasks that contradict each
+    other.
     """
 
     def __init__(
@@ -178,11 +180,13 @@ class Learner:
         lr: float,
         adam_betas: tuple[float, float],
         one_for_all: bool = False,
+        classes: int = 0,
     ):
         self.net, self.objective, self.device, self.autocast = net, objective, device, autocast
         self.player, self.seed, self.steps, self.updates = player, seed, steps, updates
         self.batch_size, self.image_size = batch_size, image_size
         self.spectral_norm, self.one_for_all = spectral_norm, one_for_all
+        self.lr, self.adam_betas, self.classes = lr, adam_betas, classes
         self.methods: dict[str, Method] = {}
         for method in methods:
             if method.name in self.methods:
@@ -192,6 +196,26 @@ class Learner:
         of_all = [p for module in self._modules() for p in module.parameters()]
         self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some of its own
         self.optimisers = {player: adam(self.trained, lr, adam_betas)}
+
+    def bare(self, net: nn.Module) -> "Learner":
+        """A learner of another such net, without methods and with an optimiser that begins anew."""
+        return Learner(
+            net,
+            self.objective,
+            [],
+            self.device,
+            self.autocast,
+            player=self.player,
+            seed=self.seed,
+            steps=self.steps,
+            updates=self.updates,
+            batch_size=self.batch_size,
+            image_size=self.image_size,
+            spectral_norm=self.spectral_norm,
+            lr=self.lr,
+            adam_betas=self.adam_betas,
+            classes=self.classes,
+        )
 
     def head(self, method: Method, outputs: int) -> nn.Module:
         """A linear head on the features, drawn from a seed of the method's own."""

@@ -14,6 +14,10 @@ def pool_map(feature_map: torch.Tensor, limit: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(feature_map.float(), grid).flatten(1)
 
 
+# Of a probe of the vector that the heads read: fixed, for a C chosen on an untrained net's features
+# favours what an untrained net has.
+FINAL_LAYER_C = 1.0
+
 # On a CPU each core has so many numbers at a time, 2 MiB: images by their features.
 BLOCK = 2**19
 

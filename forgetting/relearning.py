@@ -20,31 +20,13 @@ def updates_to_relearn(
     batches: Iterator[Batch],
     auc: Callable[[Learner], float],
     cap: int,
-    *,
-    lr: float,
-    adam_betas: tuple[float, float],
 ) -> float:
     """Updates that a copy of the learner's net needs on `batches` until `auc` is 0.9.
 
     Interpolated between looks; `cap` where it never is. The copy is trained without methods, by an
     optimiser that begins anew. `learner` is left as it is.
     """
-    again = Learner(
-        copy.deepcopy(learner.net),
-        learner.objective,
-        [],
-        learner.device,
-        learner.autocast,
-        player=learner.player,
-        seed=learner.seed,
-        steps=cap,
-        updates=cap,
-        batch_size=learner.batch_size,
-        image_size=learner.image_size,
-        spectral_norm=learner.spectral_norm,
-        lr=lr,
-        adam_betas=adam_betas,
-    )
+    again = learner.bare(copy.deepcopy(learner.net))
     looks = [*(look for look in CHECKS if look < cap), *range(150, cap, 50), cap]
     done, before = 0, None
     for look in looks:

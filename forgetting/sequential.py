@@ -19,9 +19,10 @@ from forgetting.devices import all_to_device, evaluation_batch
 from forgetting.graphs import iteration
 from forgetting.learner import PLAYERS, Batch, Learner
 from forgetting.networks import Classifier, build
+from forgetting.planting import plant
 from forgetting.relearning import updates_to_relearn
 from forgetting.seeding import derived_seed, generator
-from forgetting.streams import Schedule, fakes, one_vs_all, resolved_order
+from forgetting.streams import Schedule, fakes, one_vs_all, resolved_order, uniform
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
 EVALUATE_AFTER_SWITCH = (1, 10, 20, 50, 100)
@@ -33,6 +34,8 @@ class SequentialTasks:
 
     dataset: on `device` already. autocast: a context manager's maker for the forward passes.
     method_settings: those of the arm's methods that are not the default, as {"ewc.weight": 10}.
+    plant_updates: of the net on the images' classes, before the stream (forgetting/planting.py).
+    fresh: whether it begins anew; else `load_state_dict` follows, and nothing is planted.
     recording: `gan.recordings.Recording`, whose generators are the opponents; None: one_vs_all.
     The other arguments are the experiment's settings (experiments/sequential_tasks.py); order,
     switch, blend and omit those of the stream (forgetting/streams).
@@ -63,6 +66,8 @@ class SequentialTasks:
         probe_images: int,
         probe_features: int,
         loss: str = "bce",
+        plant_updates: int = 0,
+        fresh: bool = True,
         method_settings: Mapping | None = None,
         recording=None,
         order: str | Sequence[int] | None = None,
@@ -71,7 +76,7 @@ class SequentialTasks:
         omit: Sequence[int] = (),
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
-        self.arm = methods.parse(method)
+        self.arm, self.of_fakes = methods.parse(method), recording is not None
         self.per_task_head, self.omit = head == "per_task", list(omit)
         self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
@@ -91,31 +96,48 @@ class SequentialTasks:
 
         of_stream = (self.schedule, batch_size)
         draws = generator(seed, "stream")
+        self.without_tasks = any(method.replaces for method in self.arm.methods)
         if recording:
             pool, held_out = (images.to(device) for images in recording.pools())
             self.stream = fakes.Fakes(dataset, pool, *of_stream, draws)
             self.held_out = fakes.HeldOut(dataset, pool, held_out, eval_images)
         else:
             self.stream = one_vs_all.OneVsAll(dataset, *of_stream, balanced, draws)
-            self.held_out = one_vs_all.HeldOut(dataset, eval_images, probe_images, device)
+            self.held_out = one_vs_all.HeldOut(dataset, eval_images, device)
             if cut := dataset.cut_evaluation("eval_images", eval_images):
                 print(f"warning: {cut}")
+        if self.without_tasks:
+            self.stream = uniform.Uniform(dataset, batch_size, draws)
         self.info["evaluation_images"] = len(self.held_out)
+        self.probe_indices = dataset.training_subset(probe_images).to(device)
         self.boundary_draws = generator(seed, "boundary")
-        self.net = build(
+        self.untrained = partial(
+            build,
             derived_seed(seed, "weights"),
             Classifier,
             size=dataset.train_images.shape[-1],
             width=width,
             binary_outputs=self.tasks if self.per_task_head else 1,
             spectral_norm=spectral_norm,
-        ).to(device)
+        )
+        self.net = self.untrained().to(device)
+        self.plant_updates = plant_updates
+        if plant_updates and fresh:
+            plant(
+                self.net,
+                dataset,
+                plant_updates,
+                seed=seed,
+                batch_size=batch_size,
+                lr=lr,
+                adam_betas=adam_betas,
+                autocast=autocast,
+            )
         rotation = {"rotation_weight": rotation_weight, "rotated_images": rotated_images}
         rotation |= {"beta": rotation_weight, "alpha": 0.0, "alpha_end": 0.0}  # a discriminator's
-        self.optimiser = {"lr": lr, "adam_betas": adam_betas}
         self.learner = Learner(
             self.net,
-            OBJECTIVES[loss],
+            None if self.without_tasks else OBJECTIVES[loss],
             self.arm.make(seed, self.arm.checked(method_settings or {}), rotation),
             device,
             autocast,
@@ -126,7 +148,9 @@ class SequentialTasks:
             batch_size=self.stream.rows,
             image_size=dataset.train_images.shape[-1],
             spectral_norm=spectral_norm,
-            **self.optimiser,
+            lr=lr,
+            adam_betas=adam_betas,
+            classes=len(dataset.classes),
             one_for_all=not (recording or self.per_task_head),
         )
         self.iterate = iteration(self._compute, self.learner, graphs)
@@ -178,18 +202,41 @@ class SequentialTasks:
 
     def evaluate(self) -> dict[str, float]:
         """The net on held-out images of every task; at the start and at a task's end on all of
-        them, at the latter with a probe of the frozen features. Leaves the training state as it
-        is."""
+        them, with probes of the frozen features. Leaves the training state as it is."""
         between_tasks = self.position % self.iterations_per_task == 0
-        task_ended = between_tasks and self.position > 0
-        values = self.held_out.evaluate(self._forward, between_tasks, task_ended)
+        values = {} if self.without_tasks else self.held_out.evaluate(self._read, between_tasks)
         for kind in ("accuracy", "auc"):
             if f"{kind}/task_0" in values:
                 values[f"{kind}/current"] = values[f"{kind}/task_{self.current_task()}"]
         values |= self.learner.evaluate(self.held_out.of_methods)
-        if self.position == self.total_steps and self.stream.player == "discriminator":
+        if between_tasks:
+            values["probe/final_layer"] = self._final_layer()
+            values |= self._probe() if self.position and not self.without_tasks else {}
+        if self.position == self.total_steps and self.of_fakes and not self.without_tasks:
             values |= self._relearn()
         return values
+
+    def _final_layer(self, learner: Learner | None = None) -> float:
+        """Accuracy of a linear probe, for the image's class, of the vector that the heads read."""
+        data, chosen = self.dataset, self.probe_indices
+        images = data.train_images[chosen], data.test_images
+        train, test = (self._read(some, learner)[1] for some in images)
+        labels = data.train_labels[chosen]
+        return probes.linear_probe(train, labels, test, data.test_labels, probes.FINAL_LAYER_C)[0]
+
+    def _probe(self) -> dict[str, float]:
+        """Linear probes at a task's end: for the class of the last block, and in a stream of fakes
+        for each generator of the vector that the head reads."""
+        if self.of_fakes:
+            return self.held_out.probe(self._read)
+        data, chosen = self.dataset, self.probe_indices
+        train, test = (
+            self._read(images, pooled=True)[2]
+            for images in (data.train_images[chosen], data.test_images)
+        )
+        labels = data.train_labels[chosen]
+        accuracy, converged = probes.linear_probe(train, labels, test, data.test_labels)
+        return {"probe/final": accuracy, "probe/converged": float(converged)}
 
     def _relearn(self) -> dict[str, float]:
         """Updates until what the net has lost is back, of the generators that it never met, or of
@@ -200,33 +247,30 @@ class SequentialTasks:
             found[f"relearning/task_{j}"] = updates_to_relearn(
                 self.learner,
                 self.stream.of_task(j, draws),
-                lambda again, j=j: self.held_out.auc(partial(self._forward, learner=again), j),
+                lambda again, j=j: self.held_out.auc(partial(self._read, learner=again), j),
                 self.iterations_per_task,
-                **self.optimiser,
             )
         return found
 
-    def _forward(
-        self, images, with_features: bool, learner: Learner | None = None
-    ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Logits (N, outputs) and the last map, pooled for a probe (N, D) or None; of this net, or
-        of another learner's."""
+    def _read(
+        self, images, learner: Learner | None = None, pooled: bool = False
+    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor | None]:
+        """Logits (N, outputs), the vectors (N, width) that the heads read, and the last map pooled
+        for a probe (N, D) where asked for; of this net, or of another learner's."""
         learner = learner or self.learner
 
         def of(scaled):
             last = learner.net.backbone.map_of(-1, scaled)
-            logits = learner.net.binary_head(last.mean((2, 3))).float().cpu()
-            return logits, self._pooled(last) if with_features else None
+            vectors = last.mean((2, 3))
+            logits = learner.net.binary_head(vectors).float().cpu()
+            # The map is 16 times the vector: kept only where it is probed.
+            maps = probes.pool_map(last, self.probe_features) if pooled else None
+            return logits, vectors.float(), maps
 
         batches = images.split(evaluation_batch(images, self.device))
-        logits, features = zip(*learner.read(batches, of), strict=True)
-        return torch.cat(logits).numpy(), torch.cat(features) if with_features else None
-
-    def _pooled(self, last: torch.Tensor) -> torch.Tensor:
-        """What a probe reads: of a discriminator what its head reads, too."""
-        if self.stream.player == "discriminator":
-            return last.float().mean((2, 3))
-        return probes.pool_map(last, self.probe_features)
+        logits, vectors, maps = zip(*learner.read(batches, of), strict=True)
+        maps = torch.cat(maps) if pooled else None
+        return torch.cat(logits).numpy(), torch.cat(vectors), maps
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: none."""
@@ -234,16 +278,23 @@ class SequentialTasks:
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
+        if self.without_tasks:
+            return ""
         task = self.current_task()
-        return f"task {self.dataset.classes[task]}, accuracy {latest['accuracy/current']:.2f}"
+        name = f"generator {task + 1}" if self.of_fakes else f"task {self.dataset.classes[task]}"
+        return f"{name}, accuracy {latest['accuracy/current']:.2f}"
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
         config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
-        name = "fakes" if self.stream.player == "discriminator" else "one_vs_all"
+        name = "fakes" if self.of_fakes else "one_vs_all"
         config["stream"] = {"name": name, "order": self.schedule.order, "omit": self.omit}
-        return measures.of_run(measures.Logged(logged, config))
+        found = measures.of_run(measures.Logged(logged, config))
+        if self.plant_updates:  # what the curve begins at is planted
+            bare = self.learner.bare(self.untrained().to(self.device))
+            found["probe_final_layer_untrained"] = self._final_layer(bare)
+        return found
 
     # ---- everything the next step depends on ----
 

@@ -14,6 +14,8 @@ MODELS = {
     "rotation_only": Model(
         "rotation only", ALONE, ("rotation",), {"alpha": 0.0, "alpha_end": 0.0, "beta": 1.0}
     ),
+    # The reference: the same net, images and updates, and the labels to learn.
+    "supervised": Model("supervised on the labels", ALONE, ("supervised",)),
 }
 
 
@@ -24,3 +26,9 @@ def parse_model(text: str) -> Arm:
     if MODELS[arm.model].kind == ALONE and arm.key != arm.model:
         raise UserError(f"model: {arm.model} has no fakes to forget, and takes no methods")
     return arm
+
+
+def has_generator(text: str | None) -> bool:
+    """Whether `model=TEXT` means a GAN; unset it does."""
+    first = (text or "").split("+")[0]
+    return first not in MODELS or MODELS[first].kind != ALONE

@@ -18,6 +18,7 @@ from forgetting import measures, probes
 from forgetting.data import Dataset
 from forgetting.devices import evaluation_batch
 from forgetting.errors import UserError
+from forgetting.learner import Learner
 from forgetting.rotation import rotation_logits
 from forgetting.seeding import generator
 from gan import past_fakes, samples
@@ -67,6 +68,7 @@ class ProbeStudy:
         quality_every: int,
         quality_images: int,
         record_every: int | None = None,
+        plant_updates: int = 0,
         boundary_every: int | None = None,
         method_settings: Mapping | None = None,
         **of_gan,
@@ -91,8 +93,9 @@ class ProbeStudy:
         self.quality_every, self.quality_images = quality_every, quality_images
 
         kind = MODELS[self.arm.model].kind
+        rotated = max(1, batch_size // 4)  # the authors' quarter
         rotation = {"alpha": alpha, "alpha_end": alpha_end, "beta": beta}
-        rotation["rotated_images"] = max(1, batch_size // 4)  # the authors' quarter
+        rotation["rotated_images"] = rotated
         of_arm = self.arm.make(seed, self.arm.checked(method_settings or {}), rotation)
         if regularizer == "gradient_penalty" and kind != ALONE:
             of_arm.append(GradientPenalty({"weight": gradient_penalty_weight}, seed))
@@ -102,12 +105,15 @@ class ProbeStudy:
             autocast,
             kind,
             of_arm,
-            rotation["rotated_images"],
+            # The paper's control sees what the others turn.
+            batch_size if any(method.replaces for method in self.arm.methods) else rotated,
             seed=seed,
             steps=steps,
             batch_size=batch_size,
+            plant_updates=plant_updates,
             **of_gan,
         )
+        self.planted = plant_updates > 0
         self.discriminator, self.generator = self.gan.discriminator, self.gan.generator
         self.learner = self.gan.learner
 
@@ -182,8 +188,8 @@ class ProbeStudy:
         values = {}
         # One block at a time: the features of one may take gigabytes.
         for i in range(len(self.discriminator.backbone.blocks)):
-            train_features = self._features(i, data.train_images, chosen)
-            test_features = self._features(i, data.test_images, everything)
+            train_features, train_vectors = self._features(i, data.train_images, chosen)
+            test_features, test_vectors = self._features(i, data.test_images, everything)
             if len(self.probe_c) == i:
                 self.probe_c.append(probes.choose_c(train_features, train))
             accuracy, converged = probes.linear_probe(
@@ -192,17 +198,38 @@ class ProbeStudy:
             values[f"probe/block_{i + 1}"] = accuracy
             values[f"probe/converged_{i + 1}"] = float(converged)
         values["probe/best"] = max(v for k, v in values.items() if k.startswith("probe/block_"))
+        # Of the last block, averaged.
+        values["probe/final_layer"], _ = probes.linear_probe(
+            train_vectors, train, test_vectors, test, probes.FINAL_LAYER_C
+        )
         return values
 
-    def _features(self, block: int, images, indices: torch.Tensor) -> torch.Tensor:
-        """The map of one block (from 0) for some of `images`, pooled: (N, D) float32."""
+    def _features(
+        self, block: int, images, indices: torch.Tensor, learner: Learner | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map of one block (from 0; -1 is the last) for some of `images`: pooled (N, D), and
+        averaged (N, width), which is what the heads read of the last. Of this net, or of another
+        learner's."""
+        learner = learner or self.learner
 
         def of(scaled):
-            feature_map = self.discriminator.backbone.map_of(block, scaled)
-            return probes.pool_map(feature_map, self.probe_features)
+            feature_map = learner.net.backbone.map_of(block, scaled)
+            averaged = feature_map.mean((2, 3)).float()
+            return probes.pool_map(feature_map, self.probe_features), averaged
 
         parts = indices.split(evaluation_batch(images, self.device))
-        return torch.cat(self.learner.read((images[some] for some in parts), of))
+        pooled, averaged = zip(*learner.read((images[some] for some in parts), of), strict=True)
+        return torch.cat(pooled), torch.cat(averaged)
+
+    def _untrained_final_layer(self) -> float:
+        """The final layer's probe of the net as it was before anything was planted."""
+        bare = self.learner.bare(self.gan.untrained().to(self.device))
+        data, chosen = self.dataset, self.probe_indices
+        everything = torch.arange(len(data.test_labels), device=chosen.device)
+        _, train = self._features(-1, data.train_images, chosen, bare)
+        _, test = self._features(-1, data.test_images, everything, bare)
+        labels = data.train_labels[chosen]
+        return probes.linear_probe(train, labels, test, data.test_labels, probes.FINAL_LAYER_C)[0]
 
     def rotation_probabilities(self, images: torch.Tensor) -> np.ndarray:
         """Q_D (N, 4) for images (N, 3, S, S) uint8 as they are given."""
@@ -273,7 +300,10 @@ class ProbeStudy:
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        return measures.of_run(measures.Logged(logged, {}, self.past_fakes))
+        found = measures.of_run(measures.Logged(logged, {}, self.past_fakes))
+        if self.planted:  # what the curve begins at is planted
+            found["probe_final_layer_untrained"] = self._untrained_final_layer()
+        return found
 
     # ---- everything the next step depends on ----
 

@@ -5,6 +5,7 @@ whose task, real or fake, moves with the generator.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from forgetting.devices import all_to_device
 from forgetting.graphs import iteration
 from forgetting.learner import Batch, Learner, Method, adam
 from forgetting.networks import build, scale_images
+from forgetting.planting import plant
 from forgetting.seeding import derived_seed, generator
 from gan import losses
 from gan.models import ALONE
@@ -24,7 +26,9 @@ class GAN:
     arm the same start and the same images.
 
     kind: of `gan.models`; ALONE: there is no generator, and the discriminator's net learns what its
-    methods ask for, from the last `turned` real images of a batch.
+    methods ask for, from the last `alone` real images of a batch.
+    plant_updates: of the discriminator on the images' classes, at first (forgetting/planting.py).
+    fresh: whether it begins anew; else `load_state_dict` follows, and nothing is planted.
     The other arguments are the experiment's settings (experiments/gan_probe.py).
     """
 
@@ -35,7 +39,7 @@ class GAN:
         autocast,
         kind: str,
         methods: list[Method],
-        turned: int,
+        alone: int,
         *,
         seed: int,
         steps: int,
@@ -48,21 +52,29 @@ class GAN:
         lr: float,
         adam_betas: tuple[float, float],
         graphs: str = "auto",
+        plant_updates: int = 0,
+        fresh: bool = True,
     ):
         self.dataset, self.device, self.autocast = dataset, device, autocast
-        self.conditional, self.turned = kind == "class", turned
+        self.conditional, self.alone = kind == "class", alone
         self.steps, self.batch_size, self.d_steps, self.loss = steps, batch_size, d_steps, loss
         self.position = 0
         size = dataset.train_images.shape[-1]
         classes = len(dataset.classes) if self.conditional else None
-        self.discriminator = build(
+        self.untrained = partial(
+            build,
             derived_seed(seed, "discriminator"),
             Discriminator,
             size=size,
             width=discriminator_width,
             spectral_norm=spectral_norm,
             classes=classes,
-        ).to(device)
+        )
+        self.discriminator = self.untrained().to(device)
+        optimiser = {"lr": lr, "adam_betas": adam_betas}
+        if plant_updates and fresh:
+            of_training = {"seed": seed, "batch_size": batch_size, "autocast": autocast}
+            plant(self.discriminator, dataset, plant_updates, **of_training, **optimiser)
         self.learner = Learner(
             self.discriminator,
             None if kind == ALONE else self._objective,
@@ -76,8 +88,8 @@ class GAN:
             batch_size=batch_size,
             image_size=size,
             spectral_norm=spectral_norm,
-            lr=lr,
-            adam_betas=adam_betas,
+            classes=len(dataset.classes),
+            **optimiser,
         )
         self.generator = None
         if kind != ALONE:
@@ -115,7 +127,7 @@ class GAN:
     def _draw(self) -> list[dict]:
         """What each update is made of."""
         if self.generator is None:
-            rows = self._draw_real(self.draws)["rows"][-self.turned :]
+            rows = self._draw_real(self.draws)["rows"][-self.alone :]
             of_methods = self.learner.draw("discriminator", len(rows), self.position)
             return [{"rows": rows, "methods": of_methods}]
         return [
@@ -157,7 +169,8 @@ class GAN:
         graph."""
         n = len(drawn["rows"])
         images = scale_images(self.dataset.train_images[drawn["rows"]])
-        labels = self.dataset.train_labels[drawn["rows"]] if self.conditional else None
+        labelled = self.conditional or self.generator is None
+        labels = self.dataset.train_labels[drawn["rows"]] if labelled else None
         fake = []
         if self.generator is not None:
             with torch.no_grad(), self.autocast():

@@ -39,7 +39,7 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     )
     try:
         with stop.at_once():  # it may train an extractor
-            learner = study.build(settings, dataset, device, autocast)
+            learner = study.build(settings, dataset, device, autocast, fresh=checkpoint is None)
     except StoppedNow:
         step = checkpoint["study"]["position"] if checkpoint else 0
         raise Interrupted(step, stop.exit_code()) from None

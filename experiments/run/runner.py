@@ -269,7 +269,7 @@ def _apply_command(study, settings, explicit, command) -> str:
     checkpoint = _load_checkpoint(folder / run_id, dataset)
     device = torch.device(stored["device"])
     autocast = functools.partial(torch.autocast, device.type, enabled=False)
-    learner = study.build(stored, dataset, device, autocast, to_train=False)
+    learner = study.build(stored, dataset, device, autocast, fresh=False, to_train=False)
     learner.load_state_dict(checkpoint["study"])
     return command(learner, folder / run_id)
 

@@ -28,8 +28,9 @@ class Study:
     """experiment: Sacred's, told of the settings; `name` is its, and the script's that runs it.
     arm: the setting that names a run's arm; unset, each of `default_arms` becomes a run.
     check(settings, dataset): raises UserError where settings and data do not fit each other.
-    build(settings, dataset, device, autocast): the study, ready to step; with to_train=False, where
-    there are commands, as much of it as they need.
+    build(settings, dataset, device, autocast, fresh): the study, ready to step; fresh: or else to
+    be given a checkpoint's state. With to_train=False, where there are commands, as much of it as
+    they need.
     updates(settings, dataset): how many there are in a run.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.

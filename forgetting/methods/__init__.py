@@ -162,6 +162,11 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
         found[method.name] = method
         files += [file] if file else []
     for name, method in found.items():
+        alone = len(found) == 1 and (not models or name in model.methods)
+        if method.replaces and not alone:
+            raise UserError(
+                f"{key}: {name} takes the task's place; it stands alone, as {key}={name}"
+            )
         variants = [n for n, other in found.items() if n != name and issubclass(method, other)]
         if variants:
             raise UserError(f"{key}: {name} stands in for {variants[0]}; take one of them")

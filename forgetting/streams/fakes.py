@@ -5,7 +5,7 @@ What a GAN's discriminator lives through (Chen et al., arXiv 1811.11212, Section
 opponents for every arm. Real and fake keep their meaning, so with one head what falls is forgotten.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from forgetting.networks import scale_images
 from forgetting.streams import Schedule
 
 PROBE_IMAGES = 1000  # of a kind, on which a linear probe is fitted
-PROBE_C = 1.0
 
 
 def met(tasks: int, omit: Collection[int]) -> list[int]:
@@ -128,45 +127,48 @@ class HeldOut:
         real, fakes = self.some
         return len(real) + fakes.shape[0] * fakes.shape[1]
 
-    def evaluate(self, read: Callable, whole: bool, task_ended: bool) -> dict[str, float]:
+    def evaluate(self, read: Callable, whole: bool) -> dict[str, float]:
         """Balanced accuracy on real images and each generator's fakes, its area under the ROC
-        curve, and the share of real images that are called real; where a task has ended, with a
-        linear probe of the vector that the head reads: is it lost from there, too?
+        curve, and the share of real images that are called real.
 
-        read: (images (N, 3, S, S) uint8, features asked for or not) -> logits (N, 1), and features
-        (N, D) or None. whole: on all of them.
+        read: images (N, 3, S, S) uint8 -> logits (N, 1), ... whole: on all of them.
         """
         real, fakes = (self.real, self.held_out) if whole else self.some
-        logits, features = read(torch.cat([real, *fakes]), task_ended)
-        sizes = [len(real), *[len(of_one) for of_one in fakes]]
-        of_real, *of_fakes = np.split(logits[:, 0], np.cumsum(sizes)[:-1])
+        logits = read(torch.cat([real, *fakes]))[0][:, 0]
+        of_real, *of_fakes = np.split(logits, np.cumsum([len(real), *map(len, fakes)])[:-1])
         values = {"rate/real": float((of_real > 0).mean())}
         for j, of_fake in enumerate(of_fakes):
             told = float((of_fake <= 0).mean())
             values[f"accuracy/task_{j}"] = (values["rate/real"] + told) / 2
             values[f"auc/task_{j}"] = roc_auc(of_real, of_fake)
-        if task_ended:
-            values |= self._probe(read, features.split(sizes))
         return values
 
     def auc(self, read: Callable, task: int) -> float:
         """Area under the ROC curve on one generator's fakes, of all held-out images."""
-        logits, _ = read(torch.cat([self.real, self.held_out[task]]), False)
+        logits, *_ = read(torch.cat([self.real, self.held_out[task]]))
         return roc_auc(*np.split(logits[:, 0], [len(self.real)]))
 
-    def _probe(self, read: Callable, test: Sequence[torch.Tensor]) -> dict[str, float]:
-        """Test accuracy of a linear probe, real images against the fakes of each generator."""
+    def probe(self, read: Callable) -> dict[str, float]:
+        """Is what is lost from the head lost from the vector that it reads, too? Test accuracy of a
+        linear probe of it, real images against the fakes of each generator.
+
+        read: images -> logits (N, 1), vectors (N, D), ...
+        """
         n = min(PROBE_IMAGES, len(self.dataset.train_labels))
         rows = self.dataset.training_subset(None)[:n].to(self.real.device)
-        _, features = read(torch.cat([self.dataset.train_images[rows], *self.shown]), True)
-        train = features.split([n, *[len(fakes) for fakes in self.shown]])
+        train, test = (
+            read(torch.cat([real, *fakes]))[1].split([len(real), *map(len, fakes)])
+            for real, fakes in (
+                (self.dataset.train_images[rows], self.shown),
+                (self.real, self.held_out),
+            )
+        )
         values = {}
         for j in range(self.tasks):
             parts = []
             for real, *fakes in (train, test):
-                of_class = torch.arange(2).repeat_interleave(
-                    torch.tensor([len(real), len(fakes[j])])
-                )
-                parts += [torch.cat([real, fakes[j]]), of_class.to(real.device)]
-            values[f"probe/task_{j}"], _ = probes.linear_probe(*parts, PROBE_C)
+                counts = torch.tensor([len(real), len(fakes[j])])
+                kind = torch.arange(2).repeat_interleave(counts).to(real.device)
+                parts += [torch.cat([real, fakes[j]]), kind]
+            values[f"probe/task_{j}"], _ = probes.linear_probe(*parts, probes.FINAL_LAYER_C)
         return values

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from forgetting import probes
 from forgetting.accuracy import one_vs_all_accuracy
 from forgetting.data import Dataset
 from forgetting.errors import UserError
@@ -87,41 +86,27 @@ class HeldOut:
     """The test images of every task, and what is read off a net on them.
 
     eval_images: of an evaluation within a task; at a task's end they are all the test images.
-    probe_images: training images of the linear probe there.
     """
 
-    def __init__(self, dataset: Dataset, eval_images: int, probe_images: int, device: torch.device):
+    def __init__(self, dataset: Dataset, eval_images: int, device: torch.device):
         self.dataset, self.tasks = dataset, len(dataset.classes)
         self.indices = dataset.balanced_test_subset(eval_images).to(device)
-        self.probe_indices = dataset.training_subset(probe_images).to(device)
         # A quarter, for a method may look at each in four rotations.
         self.of_methods = dataset.test_images[self.indices[::4]]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def evaluate(self, read: Callable, whole: bool, task_ended: bool) -> dict[str, float]:
-        """Balanced accuracy of every task; where one has ended, with a linear probe of the frozen
-        features.
+    def evaluate(self, read: Callable, whole: bool) -> dict[str, float]:
+        """Balanced accuracy of every task.
 
-        read: (images (N, 3, S, S) uint8, features asked for or not) -> logits (N, outputs), and
-        features (N, D) or None. whole: on all test images.
+        read: images (N, 3, S, S) uint8 -> logits (N, outputs), ... whole: on all test images.
         """
         images, labels = self.dataset.test_images, self.dataset.test_labels
         if not whole:
             images, labels = images[self.indices], labels[self.indices]
-        logits, features = read(images, task_ended)
-        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
-        values = {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
-        if task_ended:
-            chosen = self.probe_indices
-            _, train_features = read(self.dataset.train_images[chosen], True)
-            train_labels = self.dataset.train_labels[chosen]
-            values["probe/final"], converged = probes.linear_probe(
-                train_features, train_labels, features, labels
-            )
-            values["probe/converged"] = float(converged)
-        return values
+        accuracy = one_vs_all_accuracy(read(images)[0], labels.cpu().numpy(), self.tasks)
+        return {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
 
 
 def _draw(pools: list, tasks: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
