@@ -1,6 +1,7 @@
 """Names of files as text that can be printed, compared and stored."""
 
 import os
+import re
 import unicodedata
 
 # Control characters, halves of a surrogate pair, line and paragraph separators.
@@ -24,3 +25,8 @@ def _escape(c: str) -> str:
 def same_form(name: str) -> str:
     """`name` with accents joined to their letters (Unicode's NFC): macOS takes them apart."""
     return unicodedata.normalize("NFC", name)
+
+
+def natural(name: str) -> list:
+    """Sort key by which run 10 comes after run 9."""
+    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", name)]

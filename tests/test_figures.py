@@ -142,7 +142,7 @@ def test_measures_are_drawn_with_intervals_and_differences(found, draw, subject)
             assert bar.lines[0].get_ydata()[0] == pytest.approx(interval.mean)
             segment = bar.lines[2][0].get_segments()[0][:, 1]
             assert segment == pytest.approx([interval.low, interval.high])
-        difference = paired_interval(by_seed["rotation"], by_seed["vanilla"])
+        difference = paired_interval(*(learners(by_seed[arm]) for arm in ("rotation", "vanilla")))
         assert f"{difference.mean:+.3f}" in axis.get_xlabel()
 
 

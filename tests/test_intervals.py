@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.show.intervals import band, holm, mean_interval, paired_interval
+from experiments.show.intervals import band, by_unit, holm, mean_interval, paired_interval
 
 VALUES = [0.71, 0.74, 0.70, 0.78, 0.73]
 
@@ -18,15 +18,23 @@ def test_the_interval_is_scipys():
 
 
 def test_seeds_pair():
-    a = dict(enumerate(VALUES))
-    b = {seed: value - 0.01 * (seed + 1) for seed, value in a.items() if seed} | {9: 0.0}
+    a = {(seed, seed): value for seed, value in enumerate(VALUES)}
+    b = {key: value - 0.01 * (key[0] + 1) for key, value in a.items() if key[0]} | {(9, 9): 0.0}
     got = paired_interval(a, b)
     shared = sorted(a.keys() & b.keys())
     reference = stats.ttest_rel([a[s] for s in shared], [b[s] for s in shared])
     interval = reference.confidence_interval(0.95)
     assert (got.low, got.high) == pytest.approx((interval.low, interval.high))
     assert got.n == 4 and got.p == pytest.approx(reference.pvalue)
-    assert paired_interval({0: 1.0}, {1: 1.0}) is None
+    assert paired_interval({(0, 0): 1.0}, {(1, 1): 1.0}) is None
+
+
+def test_the_learners_of_a_recording_count_as_their_mean():
+    a = {("one", 1): 0.9, ("one", 2): 0.5, ("two", 3): 0.6, ("three", 4): 0.8}
+    b = {("one", 1): 0.4, ("one", 2): 0.2, ("two", 3): 0.5, ("three", 5): 0.1}
+    got = paired_interval(a, b)
+    assert got == pytest.approx(mean_interval([(0.5 + 0.3) / 2, 0.1])) and got.n == 2
+    assert by_unit(a) == pytest.approx([0.7, 0.6, 0.8])
 
 
 def test_one_seed_has_no_interval_and_decides_nothing():

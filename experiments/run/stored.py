@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 import shlex
 import sys
 from collections import Counter
@@ -19,7 +18,7 @@ from experiments.run.study import Study, studies
 from forgetting.arms import names
 from forgetting.errors import UserError
 from forgetting.measures import Logged, of_run
-from forgetting.names import printable
+from forgetting.names import natural, printable
 from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -263,7 +262,7 @@ def _past_fakes(folder: Path) -> list[dict]:
 def run_folders(folder: Path) -> list[Path]:
     """Of all that may be runs in `folder`, in the order of their ids."""
     found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
-    return sorted(found, key=_natural)
+    return sorted(found, key=lambda path: natural(path.name))
 
 
 def stored_runs(*folders: str | Path) -> list[StoredRun]:
@@ -344,13 +343,8 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
     )
 
 
-def _natural(path: Path) -> list:
-    """Sort key by which run 10 comes after run 9."""
-    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", path.name)]
-
-
 def sample_grids(folder: Path) -> list[Path]:
     """Of a run's grids of samples, samples-<updates>.png, the first, the last and two between."""
-    grids = sorted(folder.glob("samples-*.png"), key=_natural)
+    grids = sorted(folder.glob("samples-*.png"), key=lambda path: natural(path.name))
     last = len(grids) - 1
     return [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})] if grids else []

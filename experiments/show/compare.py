@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
+from experiments.run.study import studies
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import (
@@ -52,9 +53,12 @@ class Judged(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """undecided, or whether the result is for the claim."""
+        """Whether the result is for the claim; undecided; or equivalent, where it is undecided and
+        the interval holds nothing as large as the smallest effect of interest."""
         if not self.p < 0.05 or self.difference.contains_zero:
-            return "undecided"
+            smallest, (_, low, high, *_) = self.claim.smallest, self.difference
+            equivalent = smallest is not None and -smallest <= low and high <= smallest
+            return "equivalent" if equivalent else "undecided"
         expected = not self.claim.expected.startswith("not ")
         return "confirmed" if (self.difference.mean > 0) == expected else "against"
 
@@ -175,8 +179,10 @@ def judged(found: Sequence[Group]) -> list[Judged]:
     looked_at = []
     for group in found:
         run, shared = group.runs[0], group.readable_settings()
+        incidental = studies()[run.study].incidental
         for claim in claims(run.study):
-            if any(shared.get(key) != value for key, value in claim.settings.items()):
+            asked = {key: v for key, v in claim.settings.items() if key not in incidental}
+            if any(shared.get(key) != value for key, value in asked.items()):
                 continue  # of other runs
             for measure in [*measures_of(group.runs), PROBE_FALL]:
                 if claim.measure not in (measure.name, measure.subject):

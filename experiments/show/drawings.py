@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.show import gan as gan_figures
 from experiments.show import grids
+from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
-from experiments.show.memory import with_memory
+from experiments.show.memory import twins_of, with_memory
 from experiments.show.planted import with_kept
 from experiments.show.plotting import empty, style
 from experiments.show.report import Entry, report
@@ -37,10 +38,24 @@ class Drawing:
     draw: Callable[[Sequence[Group]], Figure]
     select: Callable[[Sequence[Group]], Sequence[Group]] = list
     made_by: str = ""  # the command that makes such runs; "": the study's own
+    with_twins: bool = False  # whether omission twins, which no group holds, tell some of it
 
 
 SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
 FIGURES = {
+    "cures": Drawing(
+        SEQUENTIAL,
+        "What a discriminator remembers of the generators it has met",
+        "Recorded generators of one GAN, met one after another; an arm a row. Memory: area under "
+        "the ROC curve on a generator's fakes at the end, minus that of a twin that never met it; "
+        "at 0 it would know as much without having met it. Dashed: joint training, on all "
+        "generators at once; of memory, what it reaches above the first arm's twins. Dotted: no "
+        "memory, or chance.",
+        opponent_figures.cures,
+        opponent_figures.with_joint,
+        "python experiments/sweep.py opponents --preset cpu",
+        with_twins=True,
+    ),
     "figure1": Drawing(
         GAN,
         "Figure 1: rotations and what the discriminator makes of them",
@@ -141,6 +156,18 @@ FIGURES = {
         sequential_figures.head_a_task,
         "python experiments/sequential_tasks.py with cpu head=per_task",
     ),
+    "opponents": Drawing(
+        SEQUENTIAL,
+        "A discriminator after each of the generators it met, against all of them",
+        "Above, the last cycle: the area under the ROC curve, real images against fakes. Rows: the "
+        "generator just met; columns: the one whose fakes are told; the diagonal is the one at "
+        "hand. Beside it the same for logistic regression on means and deviations of the colour "
+        "channels: what resembles it needs no memory. Below: the first generator's fakes over "
+        "time; shaded while it is at hand, the dashed line ends a cycle, dotted is chance.",
+        opponent_figures.opponents,
+        opponent_figures.with_joint,
+        "python experiments/sweep.py opponents --preset cpu",
+    ),
 }
 NAMES = [*FIGURES, *TABLES]
 OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
@@ -192,7 +219,8 @@ def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entr
 
     def make(runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], list[StoredRun]]:
         shown = drawing.select(groups(runs, drawing.study))
-        return _render(drawing.draw(shown)), [run for group in shown for run in group.runs]
+        of = [run for group in shown for run in group.runs]
+        return _render(drawing.draw(shown)), of + (twins_of(of, runs) if drawing.with_twins else [])
 
     try:
         pictures, runs = _of_those_it_can(name, make, runs)

@@ -66,7 +66,10 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
 
 
 def _shared(run: StoredRun) -> dict[str, Any]:
-    return shared(studies()[run.study], run.identity)
+    """What its group shares: of recorded opponents, too, how many there are and of which GAN."""
+    of = run.info.get("recording")
+    opponents = {"opponents": f"{len(of['steps'])} of {of['model']}"} if of else {}
+    return shared(studies()[run.study], run.identity) | opponents
 
 
 def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ the omission twin, which met j's neighbour in its stead (`stream.omit`). It is w
 over meeting more of its neighbour, with the other generators that the twin omits missing, too.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,31 +15,55 @@ import numpy as np
 from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
-from forgetting.measures import MEMORY, SAVINGS, SHARE, meets_fakes
+from forgetting.measures import MEMORY, SAVINGS, SHARE, Logged, meets_fakes
+
+Twins = dict[str, list[StoredRun]]  # of a run, by `_key`
+REACHABLE = "memory_reachable"  # in a run's result: what joint training reaches above its twins
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """Of one run: seen and unseen (T - 1, turns), AUC on generator j after each turn of the last
-    cycle, of the run and of the twin that never met it."""
+    """Of one run: its generators but the last, by number from 1, as they come; seen and unseen
+    (T - 1, turns), AUC on each after every turn of the last cycle, of the run and of the twin that
+    never met it; joint (T - 1,), that of joint training at the end, None where it was not run;
+    savings, updates, None where they were not measured."""
 
     run: StoredRun
+    generators: Sequence[int]
     seen: np.ndarray
     unseen: np.ndarray
+    joint: np.ndarray | None
+    savings: float | None
 
     @property
     def memory(self) -> np.ndarray:
         """(T - 1,) of each generator but the last, at the end."""
         return (self.seen - self.unseen)[:, -1]
 
+    @property
+    def reachable(self) -> np.ndarray | None:
+        """(T - 1,) what joint training reaches above the twins."""
+        return None if self.joint is None else self.joint - self.unseen[:, -1]
+
+    @property
+    def share(self) -> float | None:
+        """Memory as a share of what is reachable, a ratio of sums."""
+        if self.reachable is None or not self.reachable.sum():
+            return None
+        return float(self.memory.sum() / self.reachable.sum())
+
     def by_lag(self) -> list[tuple[int, float, float]]:
         """(turns since the generator's own, AUC of those who met it, of those who never did), means
-        over generators; 0: it is at hand."""
+        over generators; 0: it is at hand. In a first cycle those to come have no lag yet."""
         generators, turns = self.seen.shape
+        first = self.run.config["cycles"] == 1
         found = []
         for lag in range(turns):
             of_lag = [
-                (j, i) for j in range(generators) for i in range(turns) if (i - j) % turns == lag
+                (j, i)
+                for j in range(generators)
+                for i in range(j if first else 0, turns)
+                if (i - j) % turns == lag
             ]
             rows, columns = (list(index) for index in zip(*of_lag, strict=True))
             means = (float(auc[rows, columns].mean()) for auc in (self.seen, self.unseen))
@@ -49,45 +74,78 @@ class Remembered:
 def with_memory(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The runs; those that have omission twins among them with what they remember in their
     result."""
-    joint = {_key(run, arm=False): run for run in runs if _is_joint(run)}
-    found = {id(of.run): of for of in remembered(runs)}
-    twins = _twins(runs)
+    twins, joint = _twins(runs), joint_runs(runs)
     result = []
     for run in runs:
-        if id(run) in found:
-            values = {MEMORY.name: float(found[id(run)].memory.mean())}
-            reference = joint.get(_key(run, arm=False))
-            if reference is not None:
-                reached = _at_the_end(reference, "auc") - found[id(run)].unseen[:, -1]
-                share = found[id(run)].memory.sum() / reached.sum()
-                values[SHARE.name] = float(share)
-            saved = _savings(run, twins[_key(run)])
-            values |= {} if saved is None else {SAVINGS.name: saved}
-            run = replace(run, result=run.result | values)
+        try:
+            of = _remembered(run, twins, joint)
+            run = run if of is None else replace(run, result=run.result | _values(of))
+        except (LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            print(f"memory: passed over {run.folder}: {reason}", file=sys.stderr)
         result.append(run)
     return result
+
+
+def _values(of: Remembered) -> dict[str, float]:
+    values = {
+        MEMORY.name: float(of.memory.mean()),
+        SHARE.name: of.share,
+        REACHABLE: None if of.reachable is None else float(of.reachable.mean()),
+        SAVINGS.name: of.savings,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def remembered(runs: Iterable[StoredRun]) -> list[Remembered]:
     """Of every run whose generators but the last have each a twin that never met it."""
     runs = list(runs)
-    twins, found = _twins(runs), []
-    for run in runs:
-        if not _meets_all(run):
-            continue
-        of_run = [_twin(twins.get(_key(run), []), j) for j in range(_generators(run) - 1)]
-        if of_run and all(of_run):
-            seen = [_last_turns(run, j) for j in range(len(of_run))]
-            unseen = [_last_turns(twin, j) for j, twin in enumerate(of_run)]
-            found.append(Remembered(run, np.stack(seen), np.stack(unseen)))
-    return found
+    twins, joint = _twins(runs), joint_runs(runs)
+    return [of for run in runs if (of := _remembered(run, twins, joint))]
+
+
+def _remembered(run: StoredRun, twins: Twins, joint: Mapping[str, StoredRun]) -> Remembered | None:
+    if not _meets_all(run) or _key(run) not in twins:
+        return None
+    *past, _ = _order(run)
+    of_run = [_twin(twins[_key(run)], j) for j in past]
+    if not all(of_run):
+        return None
+    reference = joint.get(key_of_all(run))
+    return Remembered(
+        run,
+        generators=[j + 1 for j in past],
+        seen=np.stack([_last_turns(run, j) for j in past]),
+        unseen=np.stack([_last_turns(twin, j) for twin, j in zip(of_run, past, strict=True)]),
+        joint=np.array([_at_the_end(reference, "auc", j) for j in past]) if reference else None,
+        savings=_savings(run, of_run, past),
+    )
+
+
+def joint_runs(runs: Iterable[StoredRun]) -> dict[str, StoredRun]:
+    """The runs of the joint reference by `key_of_all`."""
+    return {key_of_all(run): run for run in runs if is_joint(run)}
+
+
+def twins_of(some: Iterable[StoredRun], runs: Iterable[StoredRun]) -> list[StoredRun]:
+    """The omission twins, among `runs`, of some."""
+    twins, keys = _twins(runs), {_key(run) for run in some if _meets_all(run)}
+    return [twin for key, those in twins.items() if key in keys for twin in those]
+
+
+def that_tell(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs whose memory can be told, and those that tell it: twins and the joint reference."""
+    own = [of.run for of in remembered(runs)]
+    keys = {key_of_all(run) for run in own}
+    joint = [run for key, run in joint_runs(runs).items() if key in keys]
+    return list({run.folder: run for run in (*own, *twins_of(own, runs), *joint)}.values())
 
 
 def _meets_all(run: StoredRun) -> bool:
     return meets_fakes(run.config) and not run.identity.get("stream.omit")
 
 
-def _is_joint(run: StoredRun) -> bool:
+def is_joint(run: StoredRun) -> bool:
     """Whether it is plain training on all generators at once, the reference."""
     plain = run.arm == studies()[run.study].default_arms[0]
     return _meets_all(run) and plain and run.identity["stream.switch"] == "none"
@@ -98,21 +156,23 @@ def key_without(run: StoredRun, left_out: Collection[str]) -> str:
     return as_text({k: v for k, v in run.identity.items() if k not in left_out})
 
 
-def _key(run: StoredRun, arm: bool = True) -> str:
-    """Equal for a run and its twins, and, but for the arm, for those of other arms and the joint
-    reference."""
-    left_out = {"stream.omit"}
-    if not arm:
-        study = studies()[run.study]
-        of_arm = {key for key, setting in study.settings.items() if setting.of_arm}
-        own = run.identity.keys() - study.settings.keys() - {"study", "images", "recording"}
-        left_out |= {study.arm, "stream.switch", "stream.blend", *of_arm, *own}
+def _key(run: StoredRun) -> str:
+    """Equal for a run and its twins."""
+    return key_without(run, {"stream.omit"})
+
+
+def key_of_all(run: StoredRun) -> str:
+    """Equal for the runs of all arms, and for their joint reference."""
+    study = studies()[run.study]
+    of_arm = {key for key, setting in study.settings.items() if setting.of_arm}
+    own = run.identity.keys() - study.settings.keys() - {"study", "images", "recording"}
+    left_out = {study.arm, "stream.omit", "stream.switch", "stream.blend", *of_arm, *own}
     return key_without(run, left_out)
 
 
-def _twins(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
+def _twins(runs: Iterable[StoredRun]) -> Twins:
     """The omission twins, those that omit the fewest first, by their key."""
-    found: dict[str, list[StoredRun]] = {}
+    found: Twins = {}
     for run in runs:
         if meets_fakes(run.config) and run.identity.get("stream.omit"):
             found.setdefault(_key(run), []).append(run)
@@ -126,31 +186,29 @@ def _twin(twins: Sequence[StoredRun], j: int) -> StoredRun | None:
     return next((run for run in twins if j + 1 in run.identity["stream.omit"]), None)
 
 
-def _generators(run: StoredRun) -> int:
-    return sum(name.startswith("auc/task_") for name in run.metrics)
+def _order(run: StoredRun) -> list[int]:
+    """The generators, from 0, as they come."""
+    return Logged(run.metrics, run.config).order
 
 
 def _last_turns(run: StoredRun, j: int) -> np.ndarray:
     """(T,) AUC on generator j after each turn of the last cycle."""
     steps, values = run.metrics[f"auc/task_{j}"]
-    turn, turns = run.config["iterations_per_task"], _generators(run)
+    turn, turns = run.config["iterations_per_task"], len(_order(run))
     ends = steps[-1] - turn * np.arange(turns - 1, -1, -1)
     return values[np.searchsorted(steps, ends)]
 
 
-def _at_the_end(run: StoredRun, kind: str) -> np.ndarray:
-    """(T - 1,) on each generator but the last."""
-    return np.array([run.metrics[f"{kind}/task_{j}"][1][-1] for j in range(_generators(run) - 1)])
+def _at_the_end(run: StoredRun, kind: str, j: int) -> float:
+    return run.metrics[f"{kind}/task_{j}"][1][-1]
 
 
-def _savings(run: StoredRun, twins: Sequence[StoredRun]) -> float | None:
-    """Updates that the twins need more to learn their omitted generators than the run to learn them
-    again; None where that was not measured."""
+def _savings(run: StoredRun, twins: Sequence[StoredRun], generators: Sequence[int]) -> float | None:
+    """Updates that the twins need more to learn a generator that they never met than the run to
+    learn it again, mean over generators (from 0), a twin each; None where it was not measured."""
     saved = []
-    for j in range(_generators(run) - 1):
-        metrics: tuple[Mapping, ...] = (_twin(twins, j).metrics, run.metrics)
-        name = f"relearning/task_{j}"
-        if not all(name in of for of in metrics):
+    for twin, j in zip(twins, generators, strict=True):
+        if not all(f"relearning/task_{j}" in of.metrics for of in (twin, run)):
             return None
-        saved.append(metrics[0][name][1][-1] - metrics[1][name][1][-1])
+        saved.append(_at_the_end(twin, "relearning", j) - _at_the_end(run, "relearning", j))
     return float(np.mean(saved))

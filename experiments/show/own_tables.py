@@ -1,6 +1,6 @@
 """Tables of our own: the measures by arm, their differences, and the claims."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,19 @@ from experiments.show.compare import (
     measures_of,
 )
 from experiments.show.groups import Group, groups
-from experiments.show.intervals import by_unit, mean_interval
+from experiments.show.intervals import Interval, by_unit, mean_interval
+from experiments.show.memory import Remembered, remembered
 from experiments.show.texts import frame, shown, shown_difference, where
-from forgetting.measures import PAST_FAKES, TASKS, TRANSFER
+from forgetting.measures import OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
 
 STUDIES = ("sequential_tasks", "gan_probe")
+OF_TASKS = (TASKS, TRANSFER, OPPONENTS, REMEMBERED)
+SMALLEST = "smallest effect of interest"
 
 
 def measures(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """Each arm's mean over seeds and differences paired by seed, with 95 % t intervals."""
-    return _by_arm(groups(runs, "sequential_tasks"), "sequential_tasks", (TASKS, TRANSFER))
+    return _by_arm(groups(runs, "sequential_tasks"), "sequential_tasks", OF_TASKS)
 
 
 def of_past_fakes(runs: Sequence[StoredRun]) -> pd.DataFrame:
@@ -49,6 +52,63 @@ def _by_arm(
     arms = in_order(study, (arm for group in found for arm in group.arms()))
     columns = ["data", "preset", "settings", "measure", *arms]
     return frame(rows, columns + [f"{a} - {b}" for a, b in pairs])
+
+
+def memory(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """By arm, AUC on the generators that a run met and that its twins never did, and the
+    difference: of all but the last at the end, by the turns since a generator's own in the last
+    cycle, and of each at the end."""
+    found = remembered(runs)
+    of_run, rows = {id(of.run): of for of in found}, []
+    for group in groups([of.run for of in found], "sequential_tasks"):
+        for arm in arms_of(group):
+            of_arm = [of_run[id(run)] for run in group.of_arm(arm)]
+            rows += [where(group) | {"arm": arm} | cells for cells in _of_memory(of_arm)]
+    columns = ["data", "preset", "settings", "arm", "recordings", "generators", "AUC, met"]
+    return frame(rows, [*columns, "AUC, never met", "memory", "share of joint's", "updates saved"])
+
+
+def _of_memory(found: Sequence[Remembered]) -> list[dict[str, str]]:
+    """The rows of an arm."""
+
+    def over(values: Iterable[float | None]) -> Interval | None:
+        """Over recordings, of a value a run."""
+        learners = {
+            (of.run.unit, of.run.seed): value
+            for of, value in zip(found, values, strict=True)
+            if value is not None
+        }
+        return mean_interval(by_unit(learners)) if learners else None
+
+    rows, of_runs = [], [_aucs(of) for of in found]
+    for name in dict.fromkeys(name for aucs in of_runs for name in aucs):
+        pairs = [aucs.get(name, (None, None)) for aucs in of_runs]
+        seen, unseen = (over(side) for side in zip(*pairs, strict=True))
+        apart = over(None if a is None else a - b for a, b in pairs)
+        rows.append(
+            {
+                "recordings": str(apart.n),
+                "generators": name,
+                "AUC, met": f"{seen.mean:.3f}",
+                "AUC, never met": f"{unseen.mean:.3f}",
+                "memory": shown_difference(apart),
+            }
+        )
+    share, saved = over(of.share for of in found), over(of.savings for of in found)
+    rows[0]["share of joint's"] = shown(share) if share else ""
+    rows[0]["updates saved"] = shown(saved, "+") if saved else ""
+    return rows
+
+
+def _aucs(of: Remembered) -> dict[str, tuple[float, float]]:
+    """(AUC of the run, of its twins) by the name of a row."""
+    ends = [(float(auc[0]), float(auc[1])) for auc in zip(of.seen[:, -1], of.unseen[:, -1])]
+    rows = {"all but the last, at the end": tuple(map(float, np.mean(ends, axis=0)))}
+    for lag, seen, unseen in of.by_lag():
+        turns = f"{lag} turn{'s'[: lag - 1]} after their own"
+        rows[turns if lag else "those at hand"] = (seen, unseen)
+    numbers = zip(of.generators, ends, strict=True)
+    return rows | {f"number {number}, at the end": end for number, end in numbers}
 
 
 def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
@@ -91,12 +151,13 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
             "difference": shown(of.difference, "+"),
             "seeds": str(of.difference.n),
             "p, Holm": _p(of.p),
+            SMALLEST: "" if of.claim.smallest is None else f"{of.claim.smallest:g}",
             "verdict": of.verdict,
         }
         for of in judged([group for study in STUDIES for group in groups(runs, study)])
     ]
     columns = ["data", "preset", "settings", "the paper's claim", "difference", "seeds"]
-    return frame(rows, [*columns, "p, Holm", "verdict"])
+    return frame(rows, [*columns, "p, Holm", SMALLEST, "verdict"])
 
 
 def _p(p: float) -> str:

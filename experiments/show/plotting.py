@@ -1,23 +1,25 @@
 """What all figures share: one look, and rows of panels, a row a group of runs."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from experiments.run.stored import StoredRun
 from experiments.show.arms import words, wrapped
 from experiments.show.groups import Group
 from experiments.show.intervals import band
 from forgetting.measures import meets_fakes
-from forgetting.names import printable
+from forgetting.names import natural, printable
 
 WIDTH = 7.0  # inches: the text width of a two-column paper
 PER_LINE = 4  # panels beside each other
+MOST_NAMED = 3  # recordings in a caption
 
 
 def style() -> None:
@@ -55,7 +57,17 @@ def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
 
 def caption(group: Group, text: str) -> str:
     """What is shown, from where, and which runs: "reference: 8 runs" or "runs 3, 5"."""
-    return f"{group.title}; {text}; {sources(group)}"
+    return "; ".join(filter(None, [group.title, recordings(group), text, sources(group)]))
+
+
+def recordings(group: Group) -> str:
+    """Whose opponents were met: "10 recordings, uncond_1 to uncond_10"; "" where there are none."""
+    if not meets_fakes(group.runs[0].config):
+        return ""
+    names = {printable(run.info["recording"]["name"]) for run in group.runs}
+    ordered = sorted(names, key=natural)
+    named = ", ".join(ordered) if len(ordered) <= MOST_NAMED else f"{ordered[0]} to {ordered[-1]}"
+    return f"{units(group.runs)}, {named}"
 
 
 def sources(group: Group) -> str:
@@ -80,30 +92,33 @@ def keep(found: Sequence[Group], wanted: Callable[[StoredRun], bool]) -> list[Gr
 def rows(
     found: Sequence[Group],
     what: str,
-    height: float,
+    height: float | Callable[[Group], float],
     draw: Callable[[Figure, Group], None],
     shows: str,
     count: Callable[[Group], int] = lambda group: 1,
 ) -> Figure:
-    """A figure with panels for every group of runs, in lines `height` inches high.
+    """A figure with panels for every group of runs, in lines `height` inches high, or all of a
+    group's in height(group).
 
     what: its name in words, for when there is no run; shows: what a group's caption says of it;
     count: how many panels a group has, where they may be more than stand in a line.
     """
     if not found:
         return empty(f"{what}: no completed run")
-    heights = [height * lines(count(group)) for group in found]
+    heights = [
+        height(group) if callable(height) else height * lines(count(group)) for group in found
+    ]
     figure = plt.figure(figsize=(WIDTH, sum(heights)))
     parts = figure.subfigures(len(found), squeeze=False, height_ratios=heights)[:, 0]
     for part, group in zip(parts, found, strict=True):
         counts = {len({run.unit for run in group.of_arm(arm)}) for arm in group.arms()}
         said = shows
-        if meets_fakes(group.runs[0].config):
-            said = said.replace("seed", "recording")
         if "95 % t band" in shows and min(counts) < 3:
             said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
             said = "one seed, so no interval"
+        if meets_fakes(group.runs[0].config):
+            said = said.replace("seed", "recording")
         text = textwrap.fill(caption(group, said), 118)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
@@ -129,14 +144,19 @@ def leftmost(axes: Sequence) -> list:
     return [axis for axis in axes if axis.get_subplotspec().is_first_col()]
 
 
+def of_units(runs: Iterable[StoredRun], values: Callable[[StoredRun], ArrayLike]) -> np.ndarray:
+    """(n, ...) values(run), for each unit the mean over its runs."""
+    found: dict[str | int, list] = {}
+    for run in runs:
+        found.setdefault(run.unit, []).append(values(run))
+    return np.stack([np.mean(those, axis=0) for those in found.values()])
+
+
 def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
     """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
     there are two, whose band would be 13 standard errors wide to either side."""
     steps = runs[0].metrics[metric][0]
-    of_unit: dict = {}
-    for run in runs:
-        of_unit.setdefault(run.unit, []).append(run.metrics[metric][1])
-    curves = np.stack([np.mean(of_one, axis=0) for of_one in of_unit.values()])
+    curves = of_units(runs, lambda run: run.metrics[metric][1])
     mean, low, high = band(curves)
     axis.plot(steps, mean, **line)
     if len(curves) == 2:

@@ -76,9 +76,9 @@ def _origin(entry: Entry) -> str:
     arms: dict[tuple, list[StoredRun]] = {}
     for run in entry.runs:
         without_seed = re.sub(r" seed=\d+$", "", run.command)
-        arms.setdefault((run.data, str(run.preset), run.arm, run.code, without_seed), []).append(
-            run
-        )
+        of = (run.data, str(run.preset), run.arm, run.code, run.identity.get("recording", ""))
+        arms.setdefault((*of, without_seed), []).append(run)
+    any_recording = any("recording" in run.identity for run in entry.runs)
     rows = [
         {
             "runs": ", ".join(f"{run.folder.parent.name}/{run.id}" for run in runs),
@@ -88,7 +88,8 @@ def _origin(entry: Entry) -> str:
             "seeds": ", ".join(str(run.seed) for run in runs),
             "code version": code,
         }
-        for (data, preset, arm, code, _), runs in arms.items()
+        | ({"recording": recording} if any_recording else {})
+        for (data, preset, arm, code, recording, _), runs in arms.items()
     ]
     seeds: dict[str, set[int]] = {}
     for (*_, command), runs in arms.items():

@@ -1,6 +1,6 @@
 """Figures of the sequential-tasks study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 
 import numpy as np
@@ -70,15 +70,8 @@ def with_defaults(group: Group) -> list[str]:
 
 def draw_current_accuracy(axis, group: Group, arm: str) -> None:
     config = group.runs[0].config
-    tasks = len(group.runs[0].info["data"]["classes"])
-    per_cycle = tasks * config["iterations_per_task"]
-    total = config["cycles"] * per_cycle
-    for switch in range(0, total + 1, config["iterations_per_task"]):
-        axis.axvline(switch, color="0.9", linewidth=0.5, zorder=0)
-    for end in range(per_cycle, total, per_cycle):
-        axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
-    axis.axhline(0.5, color="0.6", linestyle=":", linewidth=0.8)
-    axis.set(xlabel="iterations", xlim=(0, total), ylim=(0, 1))
+    per_cycle, total = mark_tasks(axis, config, len(group.runs[0].info["data"]["classes"]))
+    axis.set_ylim(0, 1)
     axis.locator_params(axis="x", nbins=4)
     runs = group.of_arm(arm)
     if not runs:
@@ -89,6 +82,20 @@ def draw_current_accuracy(axis, group: Group, arm: str) -> None:
     middles = (per_cycle / 2, total - per_cycle / 2)
     for x, value in list(zip(middles, cycles, strict=True))[: config["cycles"]]:
         axis.text(x, 0.04, f"mean {value:.3f}", ha="center", fontsize="small")
+
+
+def mark_tasks(axis, config: Mapping, tasks: int) -> tuple[int, int]:
+    """Lines at the switches of the task, at a cycle's end and at chance; how many iterations a
+    cycle has, and the run."""
+    per_cycle = tasks * config["iterations_per_task"]
+    total = config["cycles"] * per_cycle
+    for switch in range(0, total + 1, config["iterations_per_task"]):
+        axis.axvline(switch, color="0.9", linewidth=0.5, zorder=0)
+    for end in range(per_cycle, total, per_cycle):
+        axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
+    axis.axhline(0.5, color="0.6", linestyle=":", linewidth=0.8)
+    axis.set(xlabel="iterations", xlim=(0, total))
+    return per_cycle, total
 
 
 def representation(found: Sequence[Group]) -> Figure:

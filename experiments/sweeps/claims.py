@@ -11,9 +11,13 @@ against zero; those of plans that name the same `family` are corrected together:
     arm = "rotation"
     baseline = "vanilla"
     expected = "above"          # or below, not above, not below
+    smallest = 0.02             # if wanted: the smallest effect of interest
+
+An undecided claim whose interval holds no effect as large as `smallest` is called equivalent.
 """
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +30,14 @@ from forgetting.settings import flat
 PLANS = Path(__file__).with_name("plans")
 EXPECTED = ("above", "below", "not above", "not below")
 TEXTS = ("words", "measure", "arm", "expected")
+OPTIONAL = ("baseline", "smallest")
 
 
 @dataclass(frozen=True)
 class Claim:
     """words: where {measure} stands for the measure's name; settings: the plan's, those of the runs
-    that the claim is about; baseline: None for a claim against zero."""
+    that the claim is about; baseline: None for a claim against zero; smallest: the smallest effect
+    of interest, above 0 and in the measure's units; None where none was fixed."""
 
     words: str
     measure: str
@@ -41,6 +47,7 @@ class Claim:
     study: str
     family: str
     settings: Mapping[str, Any]
+    smallest: float | None = None
 
 
 def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
@@ -53,19 +60,28 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
     found = []
     for i, claim in enumerate(declared, 1):
         where = f"PLAN: claim {i} of {name}"
-        unknown = sorted(claim.keys() - {*TEXTS, "baseline"})
+        unknown = sorted(claim.keys() - {*TEXTS, *OPTIONAL})
         if unknown:
-            raise UserError(f"{where} has {unknown[0]!r}; it holds {', '.join(TEXTS)}, baseline")
-        for key in sorted(claim.keys() | set(TEXTS)):
+            holds = ", ".join((*TEXTS, *OPTIONAL))
+            raise UserError(f"{where} has {unknown[0]!r}; it holds {holds}")
+        for key in sorted((claim.keys() | set(TEXTS)) - {"smallest"}):
             if not isinstance(claim.get(key), str):
                 raise UserError(f"{where}: {key} must be a text")
         if claim["expected"] not in EXPECTED:
             raise UserError(f"{where}: expected must be one of {', '.join(EXPECTED)}")
-        known = {key: claim[key] for key in TEXTS}
+        if "smallest" in claim and not _is_positive(claim["smallest"]):
+            raise UserError(
+                f"{where}: smallest must be a number above 0, not {claim['smallest']!r}"
+            )
+        known = {key: claim.get(key) for key in (*TEXTS, *OPTIONAL)}
         settings = flat(plan.get("settings", {}))
-        found.append(Claim(**known, baseline=claim.get("baseline"), study=plan["study"],
-                           family=family, settings=settings))  # fmt: skip
+        found.append(Claim(**known, study=plan["study"], family=family, settings=settings))
     return found
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < math.inf
 
 
 @functools.cache

@@ -1,0 +1,223 @@
+"""Figures of discriminators that met recorded generators, one after another."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from experiments.run.stored import StoredRun
+from experiments.show.arms import arms_of, baseline, colour_of, wrapped
+from experiments.show.compare import by_learner
+from experiments.show.groups import Group
+from experiments.show.intervals import Learners, by_unit, mean_interval
+from experiments.show.memory import REACHABLE, is_joint, joint_runs, key_of_all
+from experiments.show.plotting import (
+    draw_curve,
+    keep,
+    leftmost,
+    lines,
+    of_units,
+    panels,
+    rows,
+    units,
+)
+from experiments.show.sequential import STUDY, mark_tasks
+from forgetting.measures import MEMORY, Logged, accuracy_matrix, meets_fakes
+
+JOINT = "joint"  # as an arm: the baseline, with all generators at once
+PER_LINE = 5  # matrices
+TICKS = 8  # at most, of generators
+# Heights in inches: a line of matrices, curves, an entry of their legend; an arm's row, and what is
+# around them.
+MATRICES, CURVES, ENTRY, ROW, AROUND = 1.75, 2.2, 0.14, 0.27, 1.05
+
+
+# ------------------------------------------------------------------ which runs a figure shows
+
+
+def with_joint(found: Sequence[Group]) -> list[Group]:
+    """The groups of runs that met recorded generators, in each the joint reference as one more arm
+    where there is one; what is the reference alone is no group."""
+    of_fakes = keep(found, lambda run: meets_fakes(run.config))
+    joint = joint_runs(run for group in of_fakes for run in group.runs)
+    result = []
+    for group in of_fakes:
+        if all(map(is_joint, group.runs)):
+            continue
+        keys = dict.fromkeys(map(key_of_all, group.runs))
+        references = [joint[key] for key in keys if key in joint]
+        own = {run.folder for run in group.runs}
+        beside = [replace(run, arm=JOINT) for run in references if run.folder not in own]
+        result.append(Group([*group.runs, *beside], group.differs))
+    return result
+
+
+def _arms(group: Group) -> list[str]:
+    """The reference last."""
+    return sorted(arms_of(group), key=lambda arm: arm == JOINT)
+
+
+def _name(group: Group, arm: str, width: int) -> str:
+    """In lines of about `width` characters; with how many recordings it is of, where that is not
+    all of the group's."""
+    count = units(group.of_arm(arm))
+    few = "" if count == units(group.runs) else f", {count}"
+    return wrapped(("joint (all at once)" if arm == JOINT else arm) + few, width)
+
+
+def _colour(arm: str) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if arm == JOINT else colour_of(arm)
+
+
+# ------------------------------------------------------------------ the figures
+
+
+def opponents(found: Sequence[Group]) -> Figure:
+    """R of AUC of the last cycle, a panel an arm, mean over recordings, and what colour alone
+    tells; below, AUC on the first generator over iterations, an arm a line."""
+
+    def draw(part, group):
+        above, below = part.subfigures(2, 1, height_ratios=[_of_matrices(group), _of_curves(group)])
+        arms = _arms(group)
+        axes = panels(above, len(arms) + 1, PER_LINE)
+        for axis, arm in zip(axes, arms, strict=False):
+            values = of_units(group.of_arm(arm), last_cycle).mean(0)
+            mesh = _draw_matrix(axis, values, outlined=arm != JOINT)
+            axis.set_title(_name(group, arm, 24), fontsize="x-small")
+        _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
+        axes[-1].set_title("colour alone (no net)", fontsize="x-small")
+        for axis in leftmost(axes):
+            axis.set_ylabel("after generator", fontsize="x-small")
+        axes[-1].set_ylabel("fitted on generator", fontsize="x-small")
+        bar = above.colorbar(mesh, ax=axes)
+        bar.set_label("AUC, real images against\nfakes (0.5 is chance)", fontsize="x-small")
+        bar.ax.tick_params(labelsize="x-small")
+        _draw_first(panels(below, 1)[0], group)
+
+    shows = "mean over seeds, 95 % t band"
+    return rows(
+        found, "opponents, sequential tasks", lambda g: _of_matrices(g) + _of_curves(g), draw, shows
+    )
+
+
+def _of_matrices(group: Group) -> float:
+    return MATRICES * lines(len(_arms(group)) + 1, PER_LINE)
+
+
+def _of_curves(group: Group) -> float:
+    return max(
+        CURVES, 0.7 + ENTRY * sum(_name(group, arm, 30).count("\n") + 1 for arm in _arms(group))
+    )
+
+
+def last_cycle(run: StoredRun) -> np.ndarray:
+    """R (T, T) of AUC: the discriminator after a generator's turn (rows), against each."""
+    return accuracy_matrix(Logged(run.metrics, run.config), run.config["cycles"] - 1, "auc")
+
+
+def of_colour(run: StoredRun) -> np.ndarray:
+    """(T, T) AUC of colour alone, fitted on one generator's fakes (rows), against each; as they
+    come."""
+    order = Logged(run.metrics, run.config).order
+    return np.array(run.info["recording"]["colour_auc"])[np.ix_(order, order)]
+
+
+def _draw_matrix(axis, values: np.ndarray, outlined: bool):
+    # The map is perceptually uniform to either side of chance.
+    mesh = axis.imshow(values, cmap="vlag_r", vmin=0, vmax=1)
+    for i in range(len(values) if outlined else 0):
+        axis.add_patch(
+            Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="0.2", linewidth=0.6)
+        )
+    ticks = np.arange(0, len(values), -(-len(values) // TICKS))
+    axis.set_xticks(ticks, ticks + 1, fontsize="xx-small")
+    axis.set_yticks(ticks, ticks + 1, fontsize="xx-small")
+    axis.set_xlabel("against generator", fontsize="x-small")
+    return mesh
+
+
+def _draw_first(axis, group: Group) -> None:
+    """AUC on the generator that is met first, over iterations."""
+    run = group.runs[0]
+    turn, tasks = run.config["iterations_per_task"], len(Logged(run.metrics, run.config).order)
+    per_cycle, total = mark_tasks(axis, run.config, tasks)
+    for start in range(0, total, per_cycle):
+        axis.axvspan(start, start + turn, color="0.93", zorder=-1)
+    for arm in _arms(group):
+        runs = [_on_the_first(run) for run in group.of_arm(arm)]
+        line = {"label": _name(group, arm, 30), "color": _colour(arm)}
+        draw_curve(
+            axis, runs, "auc/first", linewidth=1, linestyle="--" if arm == JOINT else "-", **line
+        )
+    axis.set_title("AUC on generator 1 (shaded: its turns; higher is better)", fontsize="small")
+    axis.set_ylabel("AUC")
+    axis.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _on_the_first(run: StoredRun) -> StoredRun:
+    first = Logged(run.metrics, run.config).order[0]
+    return replace(run, metrics={"auc/first": run.metrics[f"auc/task_{first}"]})
+
+
+def cures(found: Sequence[Group]) -> Figure:
+    """A forest plot: an arm a row, what it remembers, what it learns and what it knows of the past
+    at the end; a dot a recording, and what joint training reaches as a line."""
+
+    def draw(part, group):
+        cycle = group.runs[0].config["cycles"]
+        columns = (
+            (MEMORY.name, "memory (higher is better)\nAUC: met minus never met", 0.0),
+            (
+                f"learning_accuracy/cycle_{cycle}",
+                "learning accuracy (higher is better)\neach generator after its own turn",
+                0.5,
+            ),
+            ("past_auc", "AUC at the end (higher is better)\nall generators but the last", 0.5),
+        )
+        axes = part.subplots(1, len(columns), sharey=True)
+        for axis, (measure, title, nothing) in zip(axes, columns, strict=True):
+            _draw_forest(axis, group, measure)
+            axis.axvline(nothing, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
+            axis.set_title(title, fontsize="x-small", pad=11)  # above the reference's name
+
+    shows = "mean over seeds and a dot each, 95 % t interval"
+    return rows(found, "cures, sequential tasks", _of_rows, draw, shows)
+
+
+def _of_rows(group: Group) -> float:
+    names = [_name(group, arm, 24) for arm in _arms(group) if arm != JOINT]
+    return AROUND + ROW * sum(1 + name.count("\n") / 2 for name in names)
+
+
+def _draw_forest(axis, group: Group, measure: str) -> None:
+    arms = [arm for arm in _arms(group) if arm != JOINT]
+    for y, arm in enumerate(arms):
+        values = by_unit(by_learner(group.of_arm(arm), measure))
+        if not values:
+            continue
+        interval, colour = mean_interval(values), _colour(arm)
+        axis.plot(values, [y + 0.27] * len(values), ".", color=colour, alpha=0.5, markersize=3)
+        error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
+        axis.errorbar(interval.mean, y, xerr=error, fmt="o", color=colour, markersize=4, capsize=2)
+    if not axis.lines:
+        axis.text(0.5, 0.5, "no omission twins", transform=axis.transAxes, ha="center")
+        axis.set_xticks([])
+    if reference := joint(group, measure):
+        interval = mean_interval(by_unit(reference))
+        axis.axvline(interval.mean, color="black", linestyle="--", linewidth=0.9, zorder=0)
+        if interval.n > 2:  # of two it would be 13 standard errors to either side
+            axis.axvspan(interval.low, interval.high, color="0.9", zorder=-1)
+        at_top = axis.get_xaxis_transform()
+        axis.text(interval.mean, 1.01, JOINT, transform=at_top, ha="center", fontsize="xx-small")
+    axis.set_yticks(range(len(arms)), [_name(group, arm, 24) for arm in arms], fontsize="x-small")
+    axis.set_ylim(len(arms) - 0.4, -0.5)
+    axis.tick_params(axis="x", labelsize="x-small")
+
+
+def joint(group: Group, measure: str) -> Learners:
+    """What joint training reaches; of memory: above the baseline's twins."""
+    if measure == MEMORY.name:
+        return by_learner(group.of_arm(baseline(STUDY)), REACHABLE)
+    return by_learner(group.of_arm(JOINT), measure)
