@@ -204,38 +204,41 @@ class SequentialTasks:
         """The net on held-out images of every task; at the start and at a task's end on all of
         them, with probes of the frozen features. Leaves the training state as it is."""
         between_tasks = self.position % self.iterations_per_task == 0
-        values = {} if self.without_tasks else self.held_out.evaluate(self._read, between_tasks)
+        ended, values = between_tasks and self.position > 0, {}
+        pooled = ended and not (self.of_fakes or self.without_tasks)
+        logits, vectors, maps = self._read(self.held_out.images(between_tasks), pooled=pooled)
+        if not self.without_tasks:
+            values |= self.held_out.score(logits, between_tasks)
         for kind in ("accuracy", "auc"):
             if f"{kind}/task_0" in values:
                 values[f"{kind}/current"] = values[f"{kind}/task_{self.current_task()}"]
         values |= self.learner.evaluate(self.held_out.of_methods)
         if between_tasks:
-            values["probe/final_layer"] = self._final_layer()
-            values |= self._probe() if self.position and not self.without_tasks else {}
-        if self.position == self.total_steps and self.of_fakes and not self.without_tasks:
-            values |= self._relearn()
+            values["probe/final_layer"] = self._final_layer(vectors)
+        if pooled:
+            values |= self._probe_maps(maps)
+        if self.of_fakes and not self.without_tasks:
+            values |= self.held_out.probe(self._read, vectors) if ended else {}
+            values |= self._relearn() if self.position == self.total_steps else {}
         return values
 
-    def _final_layer(self, learner: Learner | None = None) -> float:
-        """Accuracy of a linear probe, for the image's class, of the vector that the heads read."""
-        data, chosen = self.dataset, self.probe_indices
-        images = data.train_images[chosen], data.test_images
-        train, test = (self._read(some, learner)[1] for some in images)
-        labels = data.train_labels[chosen]
-        return probes.linear_probe(train, labels, test, data.test_labels, probes.FINAL_LAYER_C)[0]
+    def _final_layer(self, vectors: torch.Tensor, learner: Learner | None = None) -> float:
+        """Accuracy of a linear probe, for the image's class, of the vector that the heads read.
 
-    def _probe(self) -> dict[str, float]:
-        """Linear probes at a task's end: for the class of the last block, and in a stream of fakes
-        for each generator of the vector that the head reads."""
-        if self.of_fakes:
-            return self.held_out.probe(self._read)
+        vectors: of all held-out images; learner: another one than this study's.
+        """
+        read, chosen = partial(self._read, learner=learner), self.probe_indices
+        train = read(self.dataset.train_images[chosen])[1]
+        test, labels = self.held_out.labelled(read, vectors)
+        of_training = self.dataset.train_labels[chosen]
+        return probes.linear_probe(train, of_training, test, labels, probes.FINAL_LAYER_C)[0]
+
+    def _probe_maps(self, maps: torch.Tensor) -> dict[str, float]:
+        """The same of the last block's map, pooled: (N, D) of all test images."""
         data, chosen = self.dataset, self.probe_indices
-        train, test = (
-            self._read(images, pooled=True)[2]
-            for images in (data.train_images[chosen], data.test_images)
-        )
+        train = self._read(data.train_images[chosen], pooled=True)[2]
         labels = data.train_labels[chosen]
-        accuracy, converged = probes.linear_probe(train, labels, test, data.test_labels)
+        accuracy, converged = probes.linear_probe(train, labels, maps, data.test_labels)
         return {"probe/final": accuracy, "probe/converged": float(converged)}
 
     def _relearn(self) -> dict[str, float]:
@@ -293,7 +296,8 @@ class SequentialTasks:
         found = measures.of_run(measures.Logged(logged, config))
         if self.plant_updates:  # what the curve begins at is planted
             bare = self.learner.bare(self.untrained().to(self.device))
-            found["probe_final_layer_untrained"] = self._final_layer(bare)
+            _, vectors, _ = self._read(self.held_out.images(whole=True), bare)
+            found["probe_final_layer_untrained"] = self._final_layer(vectors, bare)
         return found
 
     # ---- everything the next step depends on ----

@@ -19,7 +19,8 @@ from forgetting.learner import Batch
 from forgetting.networks import scale_images
 from forgetting.streams import Schedule
 
-PROBE_IMAGES = 1000  # of a kind, on which a linear probe is fitted
+PROBE_IMAGES = 500  # of a kind, on which a linear probe is fitted
+LABELLED = 5000  # test images of a probe for the class
 
 
 def met(tasks: int, omit: Collection[int]) -> list[int]:
@@ -122,20 +123,27 @@ class HeldOut:
         some = max(1, eval_images // (self.tasks + 1))
         self.some = (self.real[:: -(-len(self.real) // some)], held_out[:, :some])
         self.of_methods = self.some[0]
+        self.of_classes = dataset.balanced_test_subset(LABELLED).to(fakes.device)
 
     def __len__(self) -> int:
         real, fakes = self.some
         return len(real) + fakes.shape[0] * fakes.shape[1]
 
-    def evaluate(self, read: Callable, whole: bool) -> dict[str, float]:
-        """Balanced accuracy on real images and each generator's fakes, its area under the ROC
-        curve, and the share of real images that are called real.
-
-        read: images (N, 3, S, S) uint8 -> logits (N, 1), ... whole: on all of them.
-        """
+    def images(self, whole: bool) -> torch.Tensor:
+        """Those of an evaluation (N, 3, S, S) uint8: real ones, then each generator's. whole: all
+        of them."""
         real, fakes = (self.real, self.held_out) if whole else self.some
-        logits = read(torch.cat([real, *fakes]))[0][:, 0]
-        of_real, *of_fakes = np.split(logits, np.cumsum([len(real), *map(len, fakes)])[:-1])
+        return torch.cat([real, *fakes])
+
+    def _sizes(self, whole: bool) -> list[int]:
+        real, fakes = (self.real, self.held_out) if whole else self.some
+        return [len(real), *map(len, fakes)]
+
+    def score(self, logits: np.ndarray, whole: bool) -> dict[str, float]:
+        """From the logits (N, 1) of `images(whole)`: balanced accuracy on real images and each
+        generator's fakes, its area under the ROC curve, and the share of real images that are
+        called real."""
+        of_real, *of_fakes = np.split(logits[:, 0], np.cumsum(self._sizes(whole))[:-1])
         values = {"rate/real": float((of_real > 0).mean())}
         for j, of_fake in enumerate(of_fakes):
             told = float((of_fake <= 0).mean())
@@ -148,21 +156,17 @@ class HeldOut:
         logits, *_ = read(torch.cat([self.real, self.held_out[task]]))
         return roc_auc(*np.split(logits[:, 0], [len(self.real)]))
 
-    def probe(self, read: Callable) -> dict[str, float]:
+    def probe(self, read: Callable, vectors: torch.Tensor) -> dict[str, float]:
         """Is what is lost from the head lost from the vector that it reads, too? Test accuracy of a
         linear probe of it, real images against the fakes of each generator.
 
-        read: images -> logits (N, 1), vectors (N, D), ...
+        read: images -> logits (N, 1), vectors (N, D), ...; vectors: of `images(whole=True)`.
         """
         n = min(PROBE_IMAGES, len(self.dataset.train_labels))
         rows = self.dataset.training_subset(None)[:n].to(self.real.device)
-        train, test = (
-            read(torch.cat([real, *fakes]))[1].split([len(real), *map(len, fakes)])
-            for real, fakes in (
-                (self.dataset.train_images[rows], self.shown),
-                (self.real, self.held_out),
-            )
-        )
+        _, of_training, *_ = read(torch.cat([self.dataset.train_images[rows], *self.shown]))
+        train = of_training.split([n, *map(len, self.shown)])
+        test = vectors.split(self._sizes(whole=True))
         values = {}
         for j in range(self.tasks):
             parts = []
@@ -172,3 +176,8 @@ class HeldOut:
                 parts += [torch.cat([real, fakes[j]]), kind]
             values[f"probe/task_{j}"], _ = probes.linear_probe(*parts, probes.FINAL_LAYER_C)
         return values
+
+    def labelled(self, read: Callable, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a probe for the class is tested on: vectors (N, D) of real images, and labels."""
+        _, of_test, *_ = read(self.dataset.test_images[self.of_classes])
+        return of_test, self.dataset.test_labels[self.of_classes]

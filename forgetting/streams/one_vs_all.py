@@ -5,6 +5,7 @@ Chen et al., arXiv 1811.11212, Section 3 and Figure 3.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from forgetting.accuracy import one_vs_all_accuracy
@@ -97,16 +98,22 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def evaluate(self, read: Callable, whole: bool) -> dict[str, float]:
-        """Balanced accuracy of every task.
+    def images(self, whole: bool) -> torch.Tensor:
+        """Those of an evaluation (N, 3, S, S) uint8. whole: all test images."""
+        return self.dataset.test_images if whole else self.dataset.test_images[self.indices]
 
-        read: images (N, 3, S, S) uint8 -> logits (N, outputs), ... whole: on all test images.
-        """
-        images, labels = self.dataset.test_images, self.dataset.test_labels
-        if not whole:
-            images, labels = images[self.indices], labels[self.indices]
-        accuracy = one_vs_all_accuracy(read(images)[0], labels.cpu().numpy(), self.tasks)
+    def score(self, logits: np.ndarray, whole: bool) -> dict[str, float]:
+        """Balanced accuracy of every task, from the logits (N, outputs) of `images(whole)`."""
+        labels = self.dataset.test_labels if whole else self.dataset.test_labels[self.indices]
+        accuracy = one_vs_all_accuracy(logits, labels.cpu().numpy(), self.tasks)
         return {f"accuracy/task_{c}": float(a) for c, a in enumerate(accuracy)}
+
+    def labelled(self, read: Callable, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a probe for the class is tested on: vectors (N, D) of all test images, and labels.
+
+        vectors: of `images(whole=True)`.
+        """
+        return vectors, self.dataset.test_labels
 
 
 def _draw(pools: list, tasks: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
