@@ -223,8 +223,9 @@ def test_the_command_for_a_gpu_can_be_rehearsed(tmp_path):
     listed = subprocess.run(
         ["tar", "-tzf", str(tmp_path / "out/runs.tar.gz")], capture_output=True, text=True
     )
-    for method in ("vanilla", "rotation", "augment"):
-        assert f"./sequential_tasks-quick-{method}-0/metrics.json\n" in listed.stdout
+    for method in ("vanilla", "rotation", "replay"):  # each planted and not
+        assert listed.stdout.count(f"./sequential_tasks-quick-{method}-1") >= 2
+        assert f"./sequential_tasks-quick-{method}-1/metrics.json\n" in listed.stdout
 
 
 @pytest.mark.parametrize(

@@ -82,21 +82,24 @@ def speed(out: Path, end: float, images: str | None) -> int:
 
 
 def sequential_study(out: Path, end: float, images: str | None) -> int:
-    """As many seeds of all three arms at the paper's sizes as are through in time, published."""
-    sizes, seeds = ["paper"], 20
+    """As many recorded opponents, met by planted nets of the paper's width and by others, as are
+    through in time, published."""
+    sizes, seeds, planted = ["paper"], range(1, 11), 1500
     if REHEARSED:
-        sizes, seeds = ["quick", "iterations_per_task=3", "cycles=1", "width=4"], 1
-        sizes += ["probe_images=60", "probe_features=16", "checkpoint_every=5"]
+        sizes, seeds = ["quick", "iterations_per_task=3", "cycles=1", "width=4"], [1]
+        sizes, planted = [*sizes, "probe_images=60", "checkpoint_every=4"], 2
     with tempfile.TemporaryDirectory() as folder:
         runs = {
-            f"{method}-{seed}": [
+            f"{method}-{plant}-{seed}": [
                 *(str(EXPERIMENTS / "sequential_tasks.py"), "with", *sizes, *_data(images)),
-                *(f"device={DEVICE}", f"method={method}", f"seed={seed}"),
+                *_opponents(images, seed),
+                *(f"device={DEVICE}", f"method={method}", f"plant_updates={plant}", f"seed={seed}"),
             ]
-            for seed in range(seeds)
-            for method in ("vanilla", "rotation", "augment")
+            for seed in seeds
+            for method in ("vanilla", "rotation", "replay")
+            for plant in (planted, 0)
         }
-        updates = 30 if REHEARSED else 20_000
+        updates = 24 if REHEARSED else 4_800
         complete = complete_runs(runs, Path(folder), updates, end - 8)
         if complete:
             exported = Path(folder) / "exported"
@@ -233,6 +236,11 @@ def _data(images: str | None) -> list[str]:
         *("dataset.name=image_folder", f"dataset.root={images}"),
         "dataset.label=CIFAR-10 (JPEG q75)",
     ]
+
+
+def _opponents(images: str | None, seed: int) -> list[str]:
+    name, size = (f"uncond_{seed}", 16) if images else ("digits", 8)
+    return ["stream.name=fakes", f"stream.recording={name}", f"dataset.size={size}"]
 
 
 def _few_images(folder: Path, images: str | None) -> None:
