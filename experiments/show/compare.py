@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
-from experiments.run.study import studies
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import (
@@ -118,8 +117,7 @@ def pairs(group: Group) -> list[tuple[str, str]]:
 
 
 def claimed_pairs(study: str) -> list[tuple[str, str]]:
-    found = [(claim.arm, claim.baseline) for claim in claims(study) if claim.baseline]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(claim.pair for claim in claims(study) if claim.pair))
 
 
 def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
@@ -177,22 +175,13 @@ def judged(found: Sequence[Group]) -> list[Judged]:
     """The claims of the project's plans, wherever the groups' runs say something of them. found:
     all groups, of both studies, since a family may be of both."""
     looked_at = []
-    for group in found:
-        run, shared = group.runs[0], group.readable_settings()
-        incidental = studies()[run.study].incidental
-        for claim in claims(run.study):
-            asked = {key: v for key, v in claim.settings.items() if key not in incidental}
-            if any(shared.get(key) != value for key, value in asked.items()):
-                continue  # of other runs
-            for measure in [*measures_of(group.runs), PROBE_FALL]:
-                if claim.measure not in (measure.name, measure.subject):
-                    continue
-                sides = (claim.arm, claim.baseline)
-                apart = difference(group, *sides, measure.name)
-                if apart and claim.expected.endswith("below"):
-                    apart = negative(apart)
-                if apart:
-                    looked_at.append(Judged(group, claim, measure, apart, float("nan")))
+    for study in dict.fromkeys(group.runs[0].study for group in found):
+        of_study = [group for group in found if group.runs[0].study == study]
+        for claim in claims(study):
+            for groups in _places(of_study, claim):
+                looked_at += _looked_at(claim, groups)
+    order = {id(group): i for i, group in enumerate(found)}
+    looked_at.sort(key=lambda of: order[id(of.group)])
     families: dict[tuple, list[int]] = {}
     for i, (group, claim, *_) in enumerate(looked_at):
         run = group.runs[0]
@@ -205,6 +194,54 @@ def judged(found: Sequence[Group]) -> list[Judged]:
         for i, corrected in zip(members, holm(p), strict=True):
             looked_at[i] = looked_at[i]._replace(p=corrected)
     return looked_at
+
+
+def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
+    """A group for each term of the claim, wherever they differ in the terms' settings alone."""
+    varied = {key for term in claim.terms for key in term.settings}
+    by_rest: dict[str, list[tuple[Group, dict]]] = {}
+    for group in found:
+        shared = group.readable_settings()
+        # What no run computes from, as the label of its data, tells no run from others.
+        if all(shared.get(key, value) == value for key, value in claim.settings.items()):
+            rest = as_text({k: v for k, v in shared.items() if k not in varied})
+            by_rest.setdefault(rest, []).append((group, shared))
+    for alike in by_rest.values():
+        groups = [
+            next(
+                (
+                    group
+                    for group, shared in alike
+                    if all(shared.get(key) == value for key, value in term.settings.items())
+                ),
+                None,
+            )
+            for term in claim.terms
+        ]
+        if all(groups):
+            yield groups
+
+
+def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
+    measures = [*measures_of(run for group in groups for run in group.runs), PROBE_FALL]
+    for measure in measures:
+        if claim.measure not in (measure.name, measure.subject):
+            continue
+        learners = [
+            by_learner(group.of_arm(term.arm), measure.name)
+            for group, term in zip(groups, claim.terms, strict=True)
+        ]
+        shared = sorted(set.intersection(*(set(of) for of in learners)))
+        if not shared:
+            continue
+        weights = [term.weight for term in claim.terms]
+        sums = {
+            key: sum(w * of[key] for w, of in zip(weights, learners, strict=True)) for key in shared
+        }
+        apart = mean_interval(by_unit(sums))
+        if claim.expected.endswith("below"):
+            apart = negative(apart)
+        yield Judged(groups[0], claim, measure, apart, float("nan"))
 
 
 def negative(interval: Interval) -> Interval:

@@ -11,9 +11,16 @@ against zero; those of plans that name the same `family` are corrected together:
     arm = "rotation"
     baseline = "vanilla"
     expected = "above"          # or below, not above, not below
+    settings = { width = 32 }   # if wanted: beside the plan's, of which runs it is
     smallest = 0.02             # if wanted: the smallest effect of interest
 
-An undecided claim whose interval holds no effect as large as `smallest` is called equivalent.
+An undecided claim whose interval holds no effect as large as `smallest` is called equivalent. In
+place of arm and baseline a claim may have terms, whose weighted sum is compared with zero:
+
+    terms = [
+        { weight = 1, arm = "rotation", settings = { width = 64 } },
+        { weight = -1, arm = "rotation", settings = { width = 16 } },
+    ]
 """
 
 import functools
@@ -29,25 +36,40 @@ from forgetting.settings import flat
 
 PLANS = Path(__file__).with_name("plans")
 EXPECTED = ("above", "below", "not above", "not below")
-TEXTS = ("words", "measure", "arm", "expected")
-OPTIONAL = ("baseline", "smallest")
+TEXTS = ("words", "measure", "expected")
+OPTIONAL = ("arm", "baseline", "terms", "settings", "smallest")
+
+
+@dataclass(frozen=True)
+class Term:
+    """An arm, of runs with these settings (flat), and its weight in a claim's sum."""
+
+    weight: float
+    arm: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Claim:
     """words: where {measure} stands for the measure's name; settings: the plan's, those of the runs
-    that the claim is about; baseline: None for a claim against zero; smallest: the smallest effect
-    of interest, above 0 and in the measure's units; None where none was fixed."""
+    that the claim is about; terms: what is summed up; smallest: the smallest effect of interest,
+    above 0 and in the measure's units; None where none was fixed."""
 
     words: str
     measure: str
-    arm: str
-    baseline: str | None
     expected: str
+    terms: tuple[Term, ...]
     study: str
     family: str
     settings: Mapping[str, Any]
     smallest: float | None = None
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """(arm, baseline) where it is of these in the same runs, else None."""
+        if [(term.weight, *term.settings) for term in self.terms] != [(1,), (-1,)]:
+            return None
+        return self.terms[0].arm, self.terms[1].arm
 
 
 def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
@@ -64,7 +86,9 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
         if unknown:
             holds = ", ".join((*TEXTS, *OPTIONAL))
             raise UserError(f"{where} has {unknown[0]!r}; it holds {holds}")
-        for key in sorted((claim.keys() | set(TEXTS)) - {"smallest"}):
+        texts = {*TEXTS, *(claim.keys() & {"arm", "baseline"})}
+        texts |= {"arm"} if "terms" not in claim else set()
+        for key in sorted(texts):
             if not isinstance(claim.get(key), str):
                 raise UserError(f"{where}: {key} must be a text")
         if claim["expected"] not in EXPECTED:
@@ -73,15 +97,42 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
             raise UserError(
                 f"{where}: smallest must be a number above 0, not {claim['smallest']!r}"
             )
-        known = {key: claim.get(key) for key in (*TEXTS, *OPTIONAL)}
-        settings = flat(plan.get("settings", {}))
-        found.append(Claim(**known, study=plan["study"], family=family, settings=settings))
+        known = {key: claim[key] for key in TEXTS} | {"smallest": claim.get("smallest")}
+        own = claim.get("settings", {})
+        if not isinstance(own, dict):
+            raise UserError(f"{where}: settings must be settings and their values")
+        settings = flat(plan.get("settings", {})) | flat(own)
+        terms = _terms(claim, where)
+        found.append(
+            Claim(**known, terms=terms, study=plan["study"], family=family, settings=settings)
+        )
     return found
 
 
+def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
+    if "terms" not in claim:
+        arms = [claim["arm"], *filter(None, [claim.get("baseline")])]
+        return tuple(Term(weight, arm, {}) for weight, arm in zip((1, -1), arms, strict=False))
+    if "arm" in claim or "baseline" in claim:
+        raise UserError(f"{where}: it has terms, and needs no arm and no baseline beside them")
+    found = []
+    for term in claim["terms"] if isinstance(claim["terms"], list) else [None]:
+        whole = isinstance(term, dict) and {"weight", "arm"} <= term.keys()
+        whole = whole and not term.keys() - {"weight", "arm", "settings"}
+        if not whole or not _is_number(term["weight"]) or not isinstance(term["arm"], str):
+            raise UserError(f"{where}: terms must be a list of weight, arm and settings")
+        if not isinstance(term.get("settings", {}), dict):
+            raise UserError(f"{where}: settings of a term must be settings and their values")
+        found.append(Term(term["weight"], term["arm"], flat(term.get("settings", {}))))
+    return tuple(found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value != 0
+
+
 def _is_positive(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value < math.inf
+    return _is_number(value) and 0 < value < math.inf
 
 
 @functools.cache
