@@ -10,8 +10,8 @@ def cka(x: torch.Tensor, y: torch.Tensor) -> float:
     that have nothing to do with each other, also where there are more of them than images.
     Kornblith et al. 2019, arXiv 1905.00414, equation 4, with the unbiased estimate of HSIC of Song
     et al. 2012 ("Feature Selection via Dependence Maximization", equation 4), as Nguyen et al.
-    (arXiv 2010.15327) have it. Raises ValueError where a set does not vary, or the numbers of images
-    differ.
+    (arXiv 2010.15327) have it. Raises ValueError where a set does not vary, or the numbers of
+    images differ.
     """
     if len(x) != len(y) or len(x) <= 3:
         raise ValueError(f"cka: features of the same images, more than 3, not {len(x)}, {len(y)}")
