@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
-from experiments.run.study import studies
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import (
@@ -179,10 +178,9 @@ def judged(found: Sequence[Group]) -> list[Judged]:
     looked_at = []
     for group in found:
         run, shared = group.runs[0], group.readable_settings()
-        incidental = studies()[run.study].incidental
         for claim in claims(run.study):
-            asked = {key: v for key, v in claim.settings.items() if key not in incidental}
-            if any(shared.get(key) != value for key, value in asked.items()):
+            # What no run computes from, as the label of its data, tells no run from others.
+            if any(shared.get(key, value) != value for key, value in claim.settings.items()):
                 continue  # of other runs
             for measure in [*measures_of(group.runs), PROBE_FALL]:
                 if claim.measure not in (measure.name, measure.subject):
