@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.show import gan as gan_figures
-from experiments.show import grids
+from experiments.show import grids, kept_and_taught
 from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
@@ -167,6 +167,17 @@ FIGURES = {
         opponent_figures.opponents,
         opponent_figures.with_joint,
         "python experiments/sweep.py opponents --preset cpu",
+    ),
+    "planted": Drawing(
+        SEQUENTIAL,
+        "Planted knowledge: what is kept, and what is taught beside",
+        "Nets began with updates on the images' classes, or not. A linear probe of the vector that "
+        "the heads read says what is left of it (full lines) and what training alone gives "
+        "(dashed). Kept is the first minus the second, taught is the second above the untrained "
+        "net, both means over the run. Dotted: references, and no bounds.",
+        kept_and_taught.planted,
+        kept_and_taught.with_planted,
+        "python experiments/sweep.py planted --preset cpu",
     ),
 }
 NAMES = [*FIGURES, *TABLES]

@@ -1,4 +1,4 @@
-"""The figure `planted`: what nets keep of planted knowledge, and what their training teaches them."""
+"""The figure `planted`: what nets keep of planted knowledge, and what training teaches them."""
 
 from collections.abc import Sequence
 

@@ -29,9 +29,11 @@ from forgetting.measures import MEMORY, Logged, accuracy_matrix, meets_fakes
 JOINT = "joint"  # as an arm: the baseline, with all generators at once
 PER_LINE = 5  # matrices
 TICKS = 8  # at most, of generators
-# Heights in inches: a line of matrices, curves, an entry of their legend; an arm's row, and what is
-# around them.
-MATRICES, CURVES, ENTRY, ROW, AROUND = 1.75, 2.2, 0.14, 0.27, 1.05
+# Heights in inches: matrices, of a line's width and beside it; curves and an entry of their legend;
+# an arm's row, and what is around all of them.
+LINE, BESIDE, HIGHEST = 5.5, 0.65, 2.05
+CURVES, ENTRY = 2.2, 0.14
+ROW, AROUND = 0.27, 1.05
 
 
 # ------------------------------------------------------------------ which runs a figure shows
@@ -40,7 +42,7 @@ MATRICES, CURVES, ENTRY, ROW, AROUND = 1.75, 2.2, 0.14, 0.27, 1.05
 def with_joint(found: Sequence[Group]) -> list[Group]:
     """The groups of runs that met recorded generators, in each the joint reference as one more arm
     where there is one; what is the reference alone is no group."""
-    of_fakes = keep(found, lambda run: meets_fakes(run.config))
+    of_fakes = keep(found, lambda run: meets_fakes(run.config) and MEMORY.needs in run.metrics)
     joint = joint_runs(run for group in of_fakes for run in group.runs)
     result = []
     for group in of_fakes:
@@ -103,7 +105,9 @@ def opponents(found: Sequence[Group]) -> Figure:
 
 
 def _of_matrices(group: Group) -> float:
-    return MATRICES * lines(len(_arms(group)) + 1, PER_LINE)
+    n = len(_arms(group)) + 1
+    high = lines(n, PER_LINE)
+    return high * min(HIGHEST, BESIDE + LINE / lines(n, high))
 
 
 def _of_curves(group: Group) -> float:
@@ -202,7 +206,8 @@ def _draw_forest(axis, group: Group, measure: str) -> None:
         error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
         axis.errorbar(interval.mean, y, xerr=error, fmt="o", color=colour, markersize=4, capsize=2)
     if not axis.lines:
-        axis.text(0.5, 0.5, "no omission twins", transform=axis.transAxes, ha="center")
+        inside = {"transform": axis.transAxes, "ha": "center", "va": "center"}
+        axis.text(0.5, 0.5, "no omission twins", fontsize="x-small", **inside)
         axis.set_xticks([])
     if reference := joint(group, measure):
         interval = mean_interval(by_unit(reference))

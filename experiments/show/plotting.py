@@ -119,7 +119,7 @@ def rows(
             said = "one seed, so no interval"
         if meets_fakes(group.runs[0].config):
             said = said.replace("seed", "recording")
-        text = textwrap.fill(caption(group, said), 118)
+        text = textwrap.fill(caption(group, said), 118, break_on_hyphens=False)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
     return figure
