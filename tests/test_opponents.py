@@ -19,7 +19,7 @@ from experiments.show.arms import colour_of
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import recordings, style
-from experiments.sweeps.claims import Claim
+from experiments.sweeps.claims import Claim, Term
 from forgetting import measures
 from forgetting.streams.fakes import HeldOut
 from gan import recordings as gan_recordings
@@ -116,7 +116,7 @@ def test_twins_are_of_the_same_settings_arm_and_recording():
 def test_a_net_that_says_fake_of_everything_remembers_and_forgets_nothing(digits):
     fakes = torch.randint(256, (3, 40, 3, 8, 8), dtype=torch.uint8)
     held_out = HeldOut(digits, fakes, fakes[:, :30], 30)
-    values = held_out.evaluate(lambda images: (np.full((len(images), 1), -1.0),), whole=True)
+    values = held_out.score(np.full((len(held_out.images(True)), 1), -1.0), whole=True)
     assert values["rate/real"] == 0.0
     auc, accuracy = (
         [[values[f"{kind}/task_{j}"] for j in range(3)]] * 6 for kind in ("auc", "accuracy")
@@ -277,7 +277,8 @@ def test_a_plans_claim_of_memory_is_looked_at_in_runs_of_its_settings(
 ):
     """Its plan's settings name the data set's label, which is no part of what runs compute from."""
     settings = {"dataset.label": "digits", "stream.name": "fakes", "iterations_per_task": turn}
-    claim = Claim("words", "memory", "rotation", "vanilla", "above", STUDY, "family", settings, 0.2)
+    terms = (Term(1, "rotation", {}), Term(-1, "vanilla", {}))
+    claim = Claim("words", "memory", "above", terms, STUDY, "family", settings, 0.2)
     monkeypatch.setattr(compare, "claims", lambda study: [claim])
     found = compare.judged(groups(runs, STUDY))
     assert [of.difference.mean for of in found] == [pytest.approx(0.04)] * looked_at
