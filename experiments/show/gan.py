@@ -17,9 +17,12 @@ from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
 from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, units
+from experiments.show.references import SUPERVISED, draw_references
+from forgetting.measures import BEST_BLOCK, FINAL_LAYER
 
 DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
+LAYERS = {FINAL_LAYER: "final layer", BEST_BLOCK: "best block"}
 
 
 # ------------------------------------------------------------------ which runs a figure shows
@@ -89,17 +92,24 @@ def figure2(found: Sequence[Group]) -> Figure:
     """Linear-probe accuracy over GAN iterations: Figure 2 of Chen et al., arXiv 1811.11212."""
 
     def draw(part, group):
-        (axis,) = panels(part, 1)
-        for model in arms_of(group):
-            runs = group.of_arm(model)
-            line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
-            draw_curve(axis, runs, "probe/best", **line)
-            mark_unconverged(axis, runs, "probe/best", colour_of(model))
-        axis.set_xlabel("generator updates")
-        axis.set_ylabel("linear probe of the\nbest block, test accuracy")
+        metrics = [name for name in LAYERS if any(name in run.metrics for run in group.runs)]
+        axes = panels(part, len(metrics))
+        for axis, metric in zip(axes, metrics, strict=True):
+            for model in (model for model in arms_of(group) if model != SUPERVISED):
+                runs = [run for run in group.of_arm(model) if metric in run.metrics]
+                if not runs:
+                    continue
+                line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
+                draw_curve(axis, runs, metric, **line)
+                if metric == BEST_BLOCK:
+                    mark_unconverged(axis, runs, metric, colour_of(model))
+            if FINAL_LAYER in metrics:
+                draw_references(axis, group.runs, metric)
+            axis.set_xlabel("generator updates")
+            axis.set_ylabel(f"linear probe of the\n{LAYERS[metric]}, test accuracy")
         # Beside the axes: the bands of five arms leave no room in them.
         beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axis.legend(frameon=False, fontsize="x-small", **beside)
+        axes[-1].legend(frameon=False, fontsize="x-small", **beside)
 
     return rows(found, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.run.identity import as_text
@@ -12,9 +11,9 @@ from experiments.show.compare import by_learner
 from experiments.show.groups import Group
 from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.plotting import draw_curve, rows
+from experiments.show.references import SUPERVISED, draw_references
 from forgetting.measures import FINAL_LAYER, KEPT, TAUGHT
 
-SUPERVISED = "supervised"
 STREAMS = {"abrupt": "moving", "gradual": "moving gradually", "none": "all at once"}
 DIFFER = ("plant_updates", "stream.switch", "stream.blend")
 
@@ -66,26 +65,9 @@ def _draw_curves(axis, group: Group, switch: str) -> None:
             if runs:
                 line = {"color": colour_of(arm), "linestyle": style, "linewidth": 1}
                 draw_curve(axis, runs, FINAL_LAYER, **line)
-    for name, value in references(group).items():
-        axis.axhline(value, color="0.4", linestyle=":", linewidth=0.8, zorder=0)
-        axis.text(1, value, name, transform=axis.get_yaxis_transform(), ha="right", va="bottom",
-                  fontsize="xx-small", color="0.3")  # fmt: skip
+    draw_references(axis, group.runs, FINAL_LAYER)
     axis.set_xlabel("iterations")
     axis.locator_params(axis="x", nbins=4)
-
-
-def references(group: Group) -> dict[str, float]:
-    """Words -> the probe's accuracy, means over runs: what a reader compares the curves with."""
-    bare = [run for run in group.runs if not run.config["plant_updates"]]
-    supervised = [run for run in bare if run.arm == SUPERVISED]
-    found = {
-        "untrained": [run.metrics[FINAL_LAYER][1][0] for run in bare],
-        SUPERVISED: [run.metrics[FINAL_LAYER][1][-1] for run in supervised],
-        "32 components of the pixels": [
-            run.result["probe_pixels"] for run in group.runs if "probe_pixels" in run.result
-        ],
-    }
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
