@@ -81,7 +81,7 @@ def _origin(entry: Entry) -> str:
         )
     rows = [
         {
-            "runs": ", ".join(f"{run.folder.parent.name}/{run.id}" for run in runs),
+            "runs": ", ".join(f"{run.collection}/{run.id}" for run in runs),
             "data": data,
             "preset": preset,
             "arm": arm,
