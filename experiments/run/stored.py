@@ -121,7 +121,7 @@ def read_record(folder: Folder) -> Record:
 def _json(path: Folder) -> dict[str, Any]:
     """The object that a file holds."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes().decode())
     except (OSError, *DAMAGED) as error:
         raise Unreadable(f"{path.name} cannot be read: {packed.reason(error)}") from None
     except ValueError as error:
@@ -304,7 +304,7 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
                     continue
                 run = read_run(path)
             except Unreadable as error:
-                print(f"passed over {path}: {error}", file=sys.stderr)
+                print(f"passed over {printable(str(path))}: {error}", file=sys.stderr)
                 continue
             key = as_text(run.identity)
             repeated += key in here
