@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from experiments.run.packed import Folder
 from forgetting.files import write_atomically
 
 COLUMNS = ("steps", "values", "timestamps")
@@ -20,10 +21,11 @@ def append(folder: str | Path, new: Mapping[str, Mapping]) -> None:
         file.write(json.dumps(new, sort_keys=True).encode() + b"\n")
 
 
-def read(folder: str | Path) -> dict[str, dict[str, list]]:
+def read(folder: Folder) -> dict[str, dict[str, list]]:
     """All metrics so far, as metrics.json is to hold them. Raises OSError where there are none,
-    ValueError, KeyError, TypeError or AttributeError where a file is damaged."""
-    whole, log = Path(folder, "metrics.json"), Path(folder, "metrics.jsonl")
+    ValueError, KeyError, TypeError, AttributeError or one of `packed.DAMAGED` where a file is
+    damaged."""
+    whole, log = folder / "metrics.json", folder / "metrics.jsonl"
     lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
     metrics = json.loads(whole.read_bytes()) if whole.exists() or not lines else {}
     for line in lines:

@@ -84,7 +84,7 @@ class RunFolder(FileStorageObserver):
 
     def _gather(self):
         if Path(self.dir, "metrics.jsonl").exists():
-            self._write(metrics_file.write, metrics_file.read(self.dir))
+            self._write(metrics_file.write, metrics_file.read(Path(self.dir)))
 
     def save_json(self, obj, filename):
         if filename == "run.json":

@@ -190,9 +190,23 @@ def look_up(
     elsewhere: bool = False,
 ) -> twins.Known:
     """What is stored of the one run that `with WORDS` asks for, as `twins.look_up` says it."""
+    return twins.look_up(study, _settings_of(study, words), load, elsewhere)
+
+
+def asked_for(study: Study, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(identity of the one run that `with WORDS` asks for, less its images, which are not looked
+    at; the keys of it that are left open)."""
+    settings = _settings_of(study, words)
+    if settings[study.arm] is None:
+        raise UserError(f"{study.arm}: name one for every run")
+    files = study.parse(settings[study.arm]).content
+    wanted = identity(study, settings, files=files, **study.facts(settings))
+    return wanted, [key for key, value in LEFT_OPEN if key in wanted and wanted[key] == value]
+
+
+def _settings_of(study: Study, words: Sequence[str]) -> dict[str, Any]:
     options = _parse(study.experiment, [study.name, "with", *words])
-    settings = _settings(study, *_read_updates(study, options))
-    return twins.look_up(study, settings, load, elsewhere)
+    return _settings(study, *_read_updates(study, options))
 
 
 def _stored(folder: Path, run_id: str, study: Study) -> Record:

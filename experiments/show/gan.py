@@ -1,9 +1,9 @@
 """Figures of the discriminator-probe study."""
 
+import io
 import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from experiments.run.packed import Folder
 from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
 from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
@@ -254,14 +255,19 @@ def samples(found: Sequence[Group]) -> Figure:
         (run,) = group.runs
         shown = sample_grids(run.folder)
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
-            axis.imshow(plt.imread(path))
+            axis.imshow(picture(path))
             axis.set_axis_off()
             axis.set_title(f"{wrapped(run.arm, 30)}, {updates(path)} updates", fontsize="x-small")
 
     return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
 
 
-def updates(grid: Path) -> int:
+def picture(path: Folder) -> np.ndarray:
+    """The PNG in a file, in a zip or not."""
+    return plt.imread(io.BytesIO(path.read_bytes()))
+
+
+def updates(grid: Folder) -> int:
     """samples-000400.png -> 400."""
     return int(grid.stem.split("-")[1])
 
@@ -273,7 +279,7 @@ def figure1(found: Sequence[Group]) -> Figure:
     def draw(part, group):
         (run,) = group.runs
         table = run.table("rotations.csv")
-        images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
+        images = split_grid(picture(run.folder / "rotations.png"), table["image"].nunique())
         axes = part.subplots(len(ROTATIONS), len(images))
         for row in table.itertuples():
             turns = row.degrees // 90

@@ -71,10 +71,10 @@ def recordings(group: Group) -> str:
 
 
 def sources(group: Group) -> str:
-    """The runs of a group by their folders' names and ids, the many of a folder counted."""
+    """The runs of a group by their folders' (or zips') names and ids, the many of one counted."""
     by_folder: dict[str, list[str]] = {}
     for run in group.runs:
-        by_folder.setdefault(printable(run.folder.parent.name), []).append(run.id)
+        by_folder.setdefault(printable(run.collection), []).append(run.id)
     return ", ".join(
         f"{folder}/{', '.join(ids)}"
         if len(ids) < 7 and all(map(str.isdigit, ids))

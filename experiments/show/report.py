@@ -81,7 +81,7 @@ def _origin(entry: Entry) -> str:
     any_recording = any("recording" in run.identity for run in entry.runs)
     rows = [
         {
-            "runs": ", ".join(f"{run.folder.parent.name}/{run.id}" for run in runs),
+            "runs": ", ".join(f"{run.collection}/{run.id}" for run in runs),
             "data": data,
             "preset": preset,
             "arm": arm,
