@@ -1,22 +1,23 @@
-"""Stored runs as one tidy table, for notebooks:
+"""Stored runs as one tidy table, for notebooks, and as copies fit to be published.
 
     from experiments.results import load_runs
     table = load_runs("results/runs")   # run, study, data, preset, arm, seed, metric, step, value
 
-and a command that makes runs fit to be published:
+A command makes the copies:
 
     python experiments/results.py export --runs results/runs --out results/reference
 """
 
-import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.run import output
 from experiments.run.identity import as_text
 from experiments.run.stored import load_runs, read_run, sample_grids, stored_runs
@@ -87,7 +88,8 @@ def _without_paths(value, key=""):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Publish stored runs.")
+    shipped = os.path.relpath(PROJECT / "results/reference")
+    parser = output.parser("Publish stored runs.", "export", "--runs", shipped, "--out", "copies")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("export", help="copy completed runs without weights and paths")
     command.add_argument("--runs", action="append", required=True, metavar="DIR")

@@ -24,7 +24,8 @@ PRESETS = ("quick", "cpu", "paper")
 
 def main() -> None:
     named = ", ".join(sorted(path.stem for path in PLANS.glob("*.toml")))
-    parser = argparse.ArgumentParser(description="Bring every run of a plan to its end.")
+    example = ("figure3", "--preset", "quick", "--dry-run")
+    parser = output.parser("Bring every run of a plan to its end.", *example)
     parser.add_argument("plan", metavar="PLAN", help=f"{named}, or a file like theirs")
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="for every run; optional")
     parser.add_argument("--preset", choices=PRESETS, default="quick", help="quick, if not given")

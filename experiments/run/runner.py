@@ -85,6 +85,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
 
     options = _parse(experiment, argv)
     if options is None:
+        print(output.example("with", "quick", f"{study.arm}={study.default_arms[-1]}", "seed=1"))
         return 0
     require_own_code(Path(experiment.base_dir, study.name))
     command = options["COMMAND"] or experiment.default_command
