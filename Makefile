@@ -6,10 +6,11 @@ INSTALLED := $(VENV)/.installed
 MINUTES ?= 8
 PARTS ?= 1,2,3,4
 
-.PHONY: run figures test torture bench gpu format setup clean
+.PHONY: run figures test torture bench gpu format setup clean help
 
-run: $(INSTALLED)  ## both studies on digits, two arms each, then the figures
+run: $(INSTALLED)  ## both studies and recorded opponents on digits, two arms each, then the figures
 	$(PY) experiments/sequential_tasks.py with quick
+	$(PY) experiments/sequential_tasks.py with quick stream.name=fakes
 	$(PY) experiments/gan_probe.py with quick
 	$(PY) experiments/figures.py
 
@@ -34,7 +35,7 @@ gpu:  ## all that needs a GPU, into OUT, from IMAGES (else digits); REHEARSE=1: 
 	  -m experiments.benchmarks.gpu --out "$(OUT)" --minutes "$(MINUTES)" --parts "$(PARTS)" \
 	  --images "$(IMAGES)" $(if $(REHEARSE),--rehearse)
 
-format: $(INSTALLED)
+format: $(INSTALLED)  ## let ruff mend and format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -53,6 +54,11 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
 	@echo "$(CURDIR)" > $@
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "By themselves, each with --help and an example ($(PY) SCRIPT --help):"
+	@awk 'FNR == 1 {gsub(/"""/, ""); printf "%-36s %s\n", FILENAME, $$0}' experiments/[a-z]*.py
 
 clean:  ## remove the environment and what it drew; stored runs stay
 	rm -rf $(VENV) results/figures results/report.html *.egg-info

@@ -7,7 +7,6 @@ Every row is a ratio of two times that were taken in turn, so that a busy machin
 are its median over the rounds and its spread (smallest to largest).
 """
 
-import argparse
 import json
 import sys
 import traceback
@@ -24,14 +23,15 @@ OF_A_LOAN = (
 )
 NAMES = (
     *(*OF_A_LOAN, "growth", "evaluation_share", "precision", "compilation", "memory"),
-    *("start_up", "checkpoint_cost", "sweeps", "draw_many"),
+    *("start_up", "checkpoint_cost", "threads", "sweeps", "draw_many"),
 )
-OF_THE_HOST = ("sweeps", "draw_many")  # always on the CPU: not measured beside a GPU
+OF_THE_HOST = ("threads", "sweeps", "draw_many")  # always on the CPU: not measured beside a GPU
 OF_THE_GPU = ("launches", "runs_at_once")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what speed is claimed.")
+    example = ("--only", "checkpoint_cost", "--rounds", "1", "--out", "my_bench.json")
+    parser = output.parser("Measure what speed is claimed.", *example)
     parser.add_argument("merge", nargs="*", metavar="merge DIR", help="rows that `make gpu` left")
     parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is timed")
@@ -82,7 +82,7 @@ def measure(
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
-    from experiments.benchmarks import device_name, launches, probe, runs, training
+    from experiments.benchmarks import device_name, launches, probe, runs, threads, training
 
     absent = OF_THE_HOST if here.type == "cuda" else () if rehearse else OF_THE_GPU
     possible = [name for name in NAMES if name not in absent]
@@ -95,7 +95,7 @@ def measure(
     print(f"{'':<64} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
     for name in only or possible:
         (function,) = (
-            getattr(m, name) for m in (training, probe, launches, runs) if hasattr(m, name)
+            getattr(m, name) for m in (training, probe, launches, runs, threads) if hasattr(m, name)
         )
         try:
             for r in function(rounds, here, **({"small": True} if rehearse else {})):

@@ -1,9 +1,12 @@
 """Every figure and table from stored runs, and from nothing else, and a page with all of them.
 
 python experiments/figures.py [--runs DIR ...] [--out DIR] [--only figure3,table1]
+
+Of all of them it ends with the page's place and what the latest runs found, in a sentence each.
 """
 
-import argparse
+import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -15,10 +18,13 @@ from forgetting.errors import UserError
 
 def main() -> None:
     try:
+        from experiments.run.stored import stored_runs
         from experiments.show.drawings import NAMES, draw
+        from experiments.show.findings import sentences
     except UserError as error:
         sys.exit(f"error: {error}")
-    parser = argparse.ArgumentParser(description="Draw figures and tables from stored runs.")
+    example = ("--only", "figure3,measures", "--out", "my_figures")
+    parser = output.parser("Draw figures and tables from stored runs.", *example)
     results = PROJECT / "results"
     parser.add_argument(
         "--runs",
@@ -42,6 +48,11 @@ def main() -> None:
         folders = options.runs or [results / "runs", results / "reference"]
         for path in draw(folders, out, only, None if only else page):
             print(os.path.relpath(path))
+        if not only:
+            with contextlib.redirect_stderr(io.StringIO()):  # drawing has said what it passes over
+                own = stored_runs(*(options.runs or folders[:1]))
+            for sentence in sentences(own):
+                print(sentence)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

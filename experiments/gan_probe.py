@@ -213,6 +213,11 @@ def build(settings, images, device, autocast, fresh=True, to_train=True):
     return ProbeStudy(images, device, autocast, quality, about, **chosen)
 
 
+def widest(settings) -> int:
+    generator = settings["generator_width"] if _has_generator(settings) else 0
+    return max(settings["discriminator_width"], generator)
+
+
 @ex.command(unobserved=True)
 def sample():
     """Draw a grid of images from a stored run: sample with resume=ID."""
@@ -258,6 +263,7 @@ STUDY = Study(
     commands={"sample": draw_samples, "record": write_recording},
     parse=parse_model,
     models=MODELS,
+    widest=widest,
 )
 tell(STUDY, PRESETS)
 

@@ -1,20 +1,20 @@
-"""Stored runs as one tidy table, for notebooks:
+"""Stored runs as one tidy table, for notebooks, and as copies fit to be published.
 
     from experiments.results import load_runs
     table = load_runs("results/runs")   # run, study, data, preset, arm, seed, metric, step, value
 
-and a command that makes runs fit to be published, as folders or, those of a plan say, as one zip,
-which everything that reads a folder of runs finds in it:
+A command makes the copies, as folders or, those of a plan say, as one zip, which everything that
+reads a folder of runs finds in it:
 
     python experiments/results.py export --runs results/runs --out results/reference
     python experiments/results.py export --runs results/runs --out results/reference \
         --plan opponents --pack opponents
 """
 
-import argparse
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments import PROJECT
 from experiments.run import output, packed
 from experiments.run.identity import as_text, same
 from experiments.run.stored import StoredRun, load_runs, read_run, sample_grids, stored_runs
@@ -166,7 +167,8 @@ def _without_paths(value, key=""):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Publish stored runs.")
+    shipped = os.path.relpath(PROJECT / "results/reference")
+    parser = output.parser("Publish stored runs.", "export", "--runs", shipped, "--out", "copies")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("export", help="copy completed runs without weights and paths")
     command.add_argument("--runs", action="append", required=True, metavar="DIR")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from experiments import PROJECT
 from experiments.run import output
+from experiments.run.beside import cores
 from experiments.run.study import require_own_code
-from experiments.sweeps.engine import cores, gpus, sweep
+from experiments.sweeps.engine import gpus, sweep
 from experiments.sweeps.plan import (
     PLANS,
     PRESETS,
@@ -30,7 +31,8 @@ from forgetting.errors import UserError
 
 def main() -> None:
     named = ", ".join(sorted(path.stem for path in PLANS.glob("*.toml")))
-    parser = argparse.ArgumentParser(description="Bring every run of a plan to its end.")
+    example = ("figure3", "--preset", "quick", "--dry-run")
+    parser = output.parser("Bring every run of a plan to its end.", *example)
     parser.add_argument("plan", metavar="PLAN", help=f"{named}, or a file like theirs")
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="for every run; optional")
     parser.add_argument("--preset", choices=PRESETS, default="quick", help="quick, if not given")

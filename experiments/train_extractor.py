@@ -6,7 +6,6 @@ The project ships what this wrote for the digits and for its JPEG CIFAR-10. Any 
 its extractor in its first run; there is no need to call this for it.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ from gan.extractor import read_extractor, train_extractor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train what stands in for Inception.")
+    example = ("--dataset", "digits", "--out", "my_extractors")
+    parser = output.parser("Train what stands in for Inception.", *example)
     parser.add_argument("--dataset", required=True, choices=["digits", "cifar10", "image_folder"])
     parser.add_argument("--root", default="data", help="where the data is")
     parser.add_argument("--size", type=int, choices=data.SIZES, help="side in pixels")

@@ -16,7 +16,7 @@ from PIL import Image
 from torture import metrics
 
 from experiments import sequential_tasks, sweep
-from experiments.run import locks, twins
+from experiments.run import beside, locks, twins
 from experiments.run.identity import identity
 from experiments.run.stored import stored_runs
 from experiments.sweeps import engine, plan, worker
@@ -115,7 +115,7 @@ def start_dask(folder, *arguments, code="", **environment):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=worker._end_with_the_parent,  # of tests that were killed
+        preexec_fn=beside.end_with_the_parent,  # of tests that were killed
     )
 
 

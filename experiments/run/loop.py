@@ -1,20 +1,17 @@
 """One run: step, evaluate, log, checkpoint, and stop in good order."""
 
 import os
-import sys
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from experiments.run import checkpoints
+from experiments.run import checkpoints, process, progress
 from experiments.run.locks import sole_user
 from experiments.run.log import Log
 from experiments.run.observer import RunFolder
-from experiments.run.process import prepare
 from experiments.run.stopping import Interrupted, Stop, StoppedNow
 from forgetting import data
 from forgetting.errors import UserError
@@ -33,7 +30,13 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop: Stop) -> dic
 
 def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     device = torch.device(settings["device"])
-    prepare(device)
+    process.prepare(device)
+    threads = process.threads(settings, study.widest(settings))
+    # Sums of floats depend on how many threads share them, and so does every bit after.
+    torch.set_num_threads(checkpoint["threads"] if checkpoint else threads)
+    arm = study.parse(settings[study.arm]).name
+    title = f"run {run._id}: {arm}" if run._id else arm
+    progress.has_begun(title)
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=settings["precision"] == "bf16"
     )
@@ -53,22 +56,11 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
             recorder.save_json(run.info, "info.json")
         require_written(recorder)
 
-    arm = study.parse(settings[study.arm]).name
-    title = f"run {run._id}: {arm}" if run._id else arm
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint or not checkpoint["evaluated"]:
         training.evaluate()
         training.save(training.state(evaluated=True))
-    # stderr itself, not Sacred's capture of it; and silent where nobody watches.
-    bar = tqdm(
-        total=learner.total_steps,
-        initial=learner.position,
-        desc=title,
-        file=sys.__stderr__,
-        disable=not sys.__stderr__.isatty(),
-        dynamic_ncols=True,
-    )
-    with bar:
+    with progress.bar(title, learner.position, learner.total_steps) as bar:
         while learner.position < learner.total_steps:
             training.step()
             if learner.evaluation_due():
@@ -146,8 +138,6 @@ class _Training:
         }
 
     def restore(self, state: dict) -> None:
-        # Sums of floats depend on how many threads share them, and so does every bit after.
-        torch.set_num_threads(state["threads"])
         self.learner.load_state_dict(state["study"])
         self.log.restore(state["metrics"], state["loss_sums"])
         self.seconds.update(state["seconds"])

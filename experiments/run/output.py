@@ -1,8 +1,11 @@
 """What a command prints, whoever listens."""
 
+import argparse
 import os
+import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 
 class _Dropped:
@@ -38,3 +41,21 @@ def never_fail() -> None:
         stream = _Dropped(stream)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def example(*words: str) -> str:
+    """For a command's help: words that can be typed behind it, as they are typed where the help was
+    asked for."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return f"Example:\n  {shlex.join([str(python), sys.argv[0], *words])}"
+
+
+def parser(description: str, *words: str) -> argparse.ArgumentParser:
+    """Of a command, with an example in its help: `words`."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=example(*words),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -1,8 +1,38 @@
 """What makes every step of a process faster, set once."""
 
 import ctypes
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+
+# Multiply-adds of a net's widest 3x3 convolution, at the images' size and of a whole batch, that a
+# CPU thread must have to be worth it. Measured on two cores, with 3.8e7 of them (the classifier of
+# the preset `quick`, 7 ms an iteration): two threads take 10 % off an idle machine's time, and make
+# it 2.5 times as long beside one busy process, since each of a step's hundreds of operations waits
+# for the slower one. Reckoned: about 4 ms of an iteration are PyTorch's calls, which no thread
+# shortens; of the preset `cpu`'s 20 to 30 ms (1.5e8) a second thread can take a third.
+# `bench.py --only threads` measures where it begins to pay.
+WORK_OF_A_THREAD = 5e7
+
+_usual = torch.get_num_threads()  # PyTorch's own choice, or OMP_NUM_THREADS
+
+
+def threads(settings: Mapping[str, Any], width: int, at_once: int = 1) -> int:
+    """How many CPU threads a run with these flat settings, resolved, takes: as many as its net has
+    work for, but of PyTorch's own choice at most its share. An explicit OMP_NUM_THREADS is kept.
+
+    width: the most channels of a net that it trains. at_once: the runs that share the cores.
+    """
+    if settings["device"] != "cpu" or os.environ.get("OMP_NUM_THREADS"):
+        return _usual
+    return max(1, min(_usual // at_once, int(work(settings, width) / WORK_OF_A_THREAD)))
+
+
+def work(settings: Mapping[str, Any], width: int) -> int:
+    """Multiply-adds of a 3x3 convolution of `width` channels, of a whole batch."""
+    return 9 * settings["batch_size"] * settings["dataset.size"] ** 2 * width**2
 
 
 def prepare(device: torch.device) -> None:

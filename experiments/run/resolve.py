@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from experiments.run import progress
 from forgetting import data
 from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
@@ -50,10 +51,10 @@ def resolve(
     return settings, dataset.to(settings["device"] if onto_device else "cpu")
 
 
-def _memory_for_images(settings: dict, onto_device: bool) -> int | None:
-    """Bytes that a folder's images may take, on the device too; None: half of the machine's."""
+def _memory_for_images(settings: dict, onto_device: bool) -> int:
+    """Bytes that a folder's images may take, on the device too."""
     if settings["dataset.memory_mb"]:
-        return settings["dataset.memory_mb"] * 10**6
+        return settings["dataset.memory_mb"] * 10**6 // progress.at_once()
     if settings["device"] == "cuda" and onto_device:
         return min(memory_here(), torch.cuda.mem_get_info()[1]) // 2
-    return None
+    return memory_here() // (2 * progress.at_once())

@@ -21,7 +21,8 @@ from sacred import Experiment
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments.run import checkpoints, output, twins
+from experiments.run import checkpoints, output, process, progress, twins
+from experiments.run.beside import cores, run_beside
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
 from experiments.run.locks import Held, sole_user
@@ -49,12 +50,16 @@ KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recordi
 
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
-    arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process."""
-    if argv is None:
+    arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process.
+
+    argv: None, in a command: its own, whose arms may run beside each other; given: all that it asks
+    for happens in this process."""
+    own_process = argv is None
+    if own_process:
         output.never_fail()
-    argv = list(sys.argv if argv is None else argv)
+    argv = list(sys.argv if own_process else argv)
     try:
-        sys.exit(_main(study, argv))
+        sys.exit(_main(study, argv, own_process))
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
@@ -69,7 +74,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> None:
     sys.exit(1)
 
 
-def _main(study: Study, argv: list[str]) -> int:
+def _main(study: Study, argv: list[str], own_process: bool) -> int:
     experiment = study.experiment
     job = {}  # what Sacred's configuration cannot carry: the data, a checkpoint, the clock
 
@@ -80,6 +85,7 @@ def _main(study: Study, argv: list[str]) -> int:
 
     options = _parse(experiment, argv)
     if options is None:
+        print(output.example("with", "quick", f"{study.arm}={study.default_arms[-1]}", "seed=1"))
         return 0
     require_own_code(Path(experiment.base_dir, study.name))
     command = options["COMMAND"] or experiment.default_command
@@ -99,27 +105,50 @@ def _main(study: Study, argv: list[str]) -> int:
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
         settings = _settings_to_resume(folder, settings, explicit, study)
-    settings, dataset = resolve(settings, study.least_classes)
-    study.check(settings, dataset)
-    if not options["--unobserved"]:
-        _make_results_folder(folder)
-    print(
-        f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
-        f"{settings['precision']}; choose another with: with quick | cpu | paper"
-    )
-    print(dataset.account())
+    with progress.said_already():
+        settings, dataset = resolve(settings, study.least_classes)
+        study.check(settings, dataset)
+        if not options["--unobserved"]:
+            _make_results_folder(folder)
+        print(
+            f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
+            f"{settings['precision']}; choose another with: with quick | cpu | paper"
+        )
+        print(dataset.account())
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     if options["--id"] and len(arms) > 1:
         raise UserError(f"--id: it names one run; set {study.arm}, too")
+    if own_process and (threads := _threads_beside(study, settings, options, len(arms))):
+        del dataset  # each loads its own
+        return run_beside(_commands(study, argv, options), threads)
     done, held = None, False
     with Stop(settings["stop_after"]) as stop:
         for arm in arms:
+            progress.wait_for_turn()
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
                 held |= _run_arm(study, job, options, presets)
                 done = arm
         # An end asked for during the last step of an arm lets that arm finish.
         return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
+
+
+# ------------------------------------------------------------------ several arms
+
+
+def _threads_beside(study: Study, settings: dict, options: dict, arms: int) -> int:
+    """How many threads each of several arms takes beside the others; 0 where they are to run one
+    after another: on a GPU, under a debugger, or where there are fewer cores than that makes."""
+    if arms < 2 or settings["device"] != "cpu" or options["--pdb"]:
+        return 0
+    threads = process.threads(settings, study.widest(settings), arms)
+    return threads if arms * threads <= cores() else 0
+
+
+def _commands(study: Study, argv: Sequence[str], options: dict) -> dict[str, list[str]]:
+    """Arm -> the same command, for it alone."""
+    begun = [*argv, *([] if options["with"] else ["with"])]
+    return {arm: [*begun, f"{study.arm}={arm}"] for arm in study.default_arms}
 
 
 # ------------------------------------------------------------------ the command line

@@ -32,6 +32,7 @@ class Study:
     be given a checkpoint's state. With to_train=False, where there are commands, as much of it as
     they need.
     updates(settings, dataset): how many there are in a run.
+    widest(settings): the most channels of a net that a run trains.
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
     facts(settings): what tells the files that settings name, of `identity.FACTS`.
@@ -50,6 +51,7 @@ class Study:
     models: Mapping[str, Model] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
     facts: Callable[[Mapping[str, Any]], dict[str, str]] = lambda settings: {}
+    widest: Callable[[Mapping[str, Any]], int] = lambda settings: settings["width"]
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from experiments.run.beside import cores
 from experiments.run.exit_codes import TRY_LATER
 from experiments.sweeps.plan import ELSEWHERE, Planned, duration
 from experiments.sweeps.worker import (
@@ -109,13 +110,6 @@ def gpus(runs: Sequence[Planned]) -> int:
 
 def _all_on_the_cpu(runs: Sequence[Planned]) -> bool:
     return all(on_the_cpu(run.words) for run in runs)
-
-
-def cores() -> int:
-    """Those that this process may use, by affinity and control group."""
-    from dask.system import CPU_COUNT
-
-    return CPU_COUNT
 
 
 def _wait_for(

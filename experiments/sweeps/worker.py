@@ -1,7 +1,6 @@
 """One run of a sweep, on a worker. PyTorch is not imported: what runs is a process of its own."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from experiments import PROJECT
+from experiments.run.beside import end_with_the_parent
 from experiments.run.exit_codes import STOPPED, TRY_LATER
 
 
@@ -80,7 +80,7 @@ def _run(command: Sequence[str | bytes], env: dict[str, str], sweep: str) -> tup
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        preexec_fn=_end_with_the_parent,
+        preexec_fn=end_with_the_parent,
         process_group=0,  # a terminal's Ctrl-C is for the sweep, which then asks its runs to stop
     )
     _running[run] = sweep
@@ -116,9 +116,3 @@ def stop_runs(sweep: str) -> None:
     deadline = time.monotonic() + 30
     while sweep in _running.values() and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _end_with_the_parent() -> None:
-    set_parent_death_signal = 1
-    with contextlib.suppress(OSError, AttributeError):  # another system: its runs may outlive it
-        ctypes.CDLL("libc.so.6").prctl(set_parent_death_signal, signal.SIGKILL)

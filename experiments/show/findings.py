@@ -1,0 +1,65 @@
+"""What runs found, in a sentence a question: the least that somebody wants to know who made them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from experiments.run.stored import StoredRun
+from experiments.show.arms import defaults
+from experiments.show.compare import difference, measures_of
+from experiments.show.groups import Group, groups
+from experiments.show.texts import shown
+from forgetting.measures import meets_fakes
+from forgetting.names import natural
+
+
+@dataclass(frozen=True)
+class Question:
+    """Of the study's second arm minus its first, in a measure. of: which runs it is asked of; unit:
+    what was drawn at random."""
+
+    words: str
+    study: str
+    measure: str
+    of: Callable[[StoredRun], bool] = lambda run: True
+    unit: str = "seed"
+
+
+QUESTIONS = (
+    Question(
+        "Sequential tasks", "sequential_tasks", "cycle_gain", lambda r: not meets_fakes(r.config)
+    ),
+    Question(
+        *("Recorded opponents", "sequential_tasks", "past_auc"),
+        *(lambda r: meets_fakes(r.config), "recording"),
+    ),
+    Question("GAN probe", "gan_probe", "probe_final"),
+)
+
+
+def sentences(runs: Sequence[StoredRun]) -> list[str]:
+    """The answers, each of the group with the latest run of those that have one: by their ids, which
+    are numbers in a folder."""
+    found = []
+    for question in QUESTIONS:
+        of = groups([run for run in runs if question.of(run)], question.study)
+        answers = (_answer(question, group) for group in sorted(of, key=_latest, reverse=True))
+        found += [answer for answer in answers if answer][:1]
+    return found
+
+
+def _latest(group: Group) -> list:
+    return max(natural(run.id) for run in group.runs)
+
+
+def _answer(question: Question, group: Group) -> str | None:
+    first, second = defaults(question.study)
+    apart = difference(group, second, first, question.measure)
+    if apart is None:
+        return None
+    words = {measure.name: measure.words for measure in measures_of(group.runs)}[question.measure]
+    units = f"one {question.unit}" if apart.n == 1 else f"{apart.n} {question.unit}s"
+    verdict = ", undecided" if apart.contains_zero else ""
+    return (
+        f"{question.words}, {group.title}: {second} minus {first} in {words!r} is "
+        f"{shown(apart, '+')} ({units}{verdict})."
+    )

@@ -1,0 +1,78 @@
+"""What the latest runs found, in a sentence each."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROJECT
+from stubs import stub
+
+from experiments import figures
+from experiments.run.stored import stored_runs
+from experiments.show import drawings
+from experiments.show.findings import sentences
+
+REFERENCE = PROJECT / "results/reference"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return stored_runs(REFERENCE)
+
+
+def test_the_shipped_runs_say_what_the_readme_says(shipped):
+    on = "CIFAR-10 (JPEG q75), preset cpu"
+    sequential, gan = sentences(shipped)
+    assert sequential == (
+        f"Sequential tasks, {on}: rotation minus vanilla in 'last cycle minus first' is "
+        "+0.012 [+0.005, +0.018] (5 seeds)."
+    )
+    assert gan.startswith(f"GAN probe, {on}")
+    assert gan.endswith(
+        ": ssgan minus uncond in 'linear probe at the end' is "
+        "-0.008 [-0.030, +0.015] (3 seeds, undecided)."
+    )
+
+
+def test_one_seed_decides_nothing(shipped):
+    runs = [run for run in shipped if run.seed == 0 and run.study == "sequential_tasks"]
+    of = {run.arm: run.result["cycle_gain"] for run in runs}
+    (sequential,) = sentences(runs)
+    assert sequential.endswith(f" is {of['rotation'] - of['vanilla']:+.3f} (one seed, undecided).")
+
+
+def opponents(past: float, unit: int, method: str, name: str, **settings):
+    auc = np.full((4, 4), past)
+    run = stub(auc, unit=unit, method=method, **settings)
+    return type(run)(**{**vars(run), "id": name})
+
+
+def test_opponents_are_counted_by_recordings_and_the_latest_group_is_meant():
+    older = [
+        opponents(past, unit, method, f"{2 * unit + i}", width=8)
+        for unit in (1, 2, 3)
+        for i, (method, past) in enumerate((("vanilla", 0.6), ("rotation", 0.7 + unit / 100)))
+    ]
+    newer = [
+        opponents(0.6, 1, "vanilla", "10", width=16),
+        opponents(0.55, 1, "rotation", "11", width=16),
+    ]
+    (sentence,) = sentences([*newer, *older])
+    assert "width=16: rotation minus vanilla in 'AUC on past generators' is -0.050 (one" in sentence
+    (sentence,) = sentences(older)
+    assert sentence.endswith(" is +0.120 [+0.095, +0.145] (3 recordings).")
+    assert sentences(newer[:1]) == []  # nothing to compare it with
+
+
+def test_figures_end_with_the_page_and_the_sentences(shipped, tmp_path, capsys, monkeypatch):
+    page = tmp_path / "report.html"
+    monkeypatch.setattr(drawings, "draw", lambda *_: [tmp_path / "figure1.png", page])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--runs", str(REFERENCE), "--out", "."])
+    figures.main()
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["figure1.png", "report.html", *sentences(shipped)]
+    assert err == ""
+    sys.argv += ["--only", "figure1"]
+    figures.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "report.html"
