@@ -16,6 +16,7 @@ class RunFolder(FileStorageObserver):
 
     Sacred's own observer writes in place: killed in the middle of it, a run is unreadable. It also
     reads all metrics back at each heartbeat and writes them again; this one does at the end alone.
+    Until then it is given them by `add_metrics`: a checkpoint cannot wait for a heartbeat.
 
     metrics: those of a run to take up again, as metrics.json holds them, else None.
     """
@@ -48,7 +49,6 @@ class RunFolder(FileStorageObserver):
         self.before = {}
         if self.resuming:
             # Of what it logged after its checkpoint, nothing.
-            Path(self.dir, "metrics.jsonl").unlink(missing_ok=True)
             self._write(metrics_file.write, self.metrics)
             self.metrics = None
         return _id
@@ -61,6 +61,19 @@ class RunFolder(FileStorageObserver):
         except OSError as error:
             self.failure = error
             raise
+
+    def add_metrics(self, metrics: dict) -> None:
+        """Of all that a run measured so far, write what is not on the disk yet. Raises OSError."""
+        new = {}
+        for name, columns in metrics.items():
+            before = self.logged.get(name, 0)
+            if len(columns["steps"]) > before:
+                new[name] = {"from": before, **{key: m[before:] for key, m in columns.items()}}
+        self._write(metrics_file.append, new)
+        self.logged |= {name: len(metrics[name]["steps"]) for name in new}
+
+    def log_metrics(self, metrics_by_name, info):
+        """At a heartbeat: nothing, for they are written already."""
 
     def write_all(self, metrics: dict, info: dict) -> None:
         """What a run measured, before it counts as complete: Sacred's last heartbeat may be late,
@@ -103,14 +116,3 @@ class RunFolder(FileStorageObserver):
     def artifact_event(self, name, filename, metadata=None, content_type=None):
         if name not in self.run_entry["artifacts"]:  # one that is written anew is listed once
             super().artifact_event(name, filename, metadata, content_type)
-
-    def log_metrics(self, metrics_by_name, info):
-        if self.whole or not metrics_by_name:
-            return
-        line = {}
-        for name, new in metrics_by_name.items():
-            before = self.logged.get(name, 0)
-            times = [time.isoformat() for time in new["timestamps"]]
-            line[name] = {**new, "timestamps": times, "from": before}
-            self.logged[name] = before + len(new["steps"])
-        self._write(metrics_file.append, flatten(line))
