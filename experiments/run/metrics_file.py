@@ -54,7 +54,7 @@ def read_first(folder: str | Path, numbers: Mapping[str, int]) -> dict[str, dict
     if not numbers:
         return {}
     try:
-        metrics = read(folder)
+        metrics = read(Path(folder))
         first = {n: {c: metrics[n][c][:number] for c in COLUMNS} for n, number in numbers.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
