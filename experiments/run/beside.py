@@ -112,8 +112,11 @@ class _Arm:
         done, total, status = how_far
         if self.bar is None:
             self.bar = progress.bar(title, done, total, self.position)
+            self.bar.leave = False  # when all have ended, their last lines say it
         self.bar.set_postfix_str(status, refresh=False)
         self.bar.update(done - self.bar.n)
+        if done == total:
+            self.bar.refresh()
 
 
 class _Lines:
