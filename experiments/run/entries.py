@@ -227,12 +227,9 @@ class FolderEntry(Entry):
     def go_on(self, _id, **said) -> None:
         self.observer.dir = str(Path(self.observer.basedir, str(_id)))
         Path(self.observer.dir, "cout.txt").unlink(missing_ok=True)  # it is told all of it again
-        with _instead(self.observer, "_make_run_dir", lambda _id: None):
-            self._go_on(_id, **said)
-
-    def _go_on(self, _id, **said) -> None:
         artifacts = self._record(_id)["artifacts"]
-        self.observer.started_event(_id=_id, **said)
+        with _instead(self.observer, "_make_run_dir", lambda _id: None):
+            self.observer.started_event(_id=_id, **said)
         self.observer.run_entry["artifacts"] = artifacts
 
     def put_metrics(self, metrics) -> None:
@@ -262,8 +259,10 @@ class S3Entry(FolderEntry):
         super().start(**said)
 
     def go_on(self, _id, **said) -> None:
+        artifacts = self._record(_id)["artifacts"]
         with _instead(self.observer, "_objects_exist_in_dir", lambda prefix: False):
-            self._go_on(_id, **said)
+            self.observer.started_event(_id=_id, **said)
+        self.observer.run_entry["artifacts"] = artifacts
 
     def put_metrics(self, metrics) -> None:
         self.observer.saved_metrics = copy.deepcopy(dict(metrics))
