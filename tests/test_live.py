@@ -133,13 +133,16 @@ def test_recorded_opponents_have_their_curves_dashed():
     found = opponent_figures.with_joint(groups([running, *whole], "sequential_tasks"))
     (part,) = opponent_figures.opponents(found).subfigs
     above, below = part.subfigs
-    assert [axis.get_title() for axis in above.axes if axis.images] or above.axes
-    titles = [axis.get_title(loc="left") for axis in above.axes if axis.images]
-    assert titles == ["vanilla", "colour alone (no net)"]
+    titles = [axis.get_title(loc="left") for axis in above.axes]
+    assert titles == ["vanilla", "colour alone (no net)", ""]  # the last is the colours' scale
     named = [text.get_text() for text in below.axes[0].get_legend().get_texts()]
     assert named == ["vanilla", "rotation, uncond_1, seed 1 running"]
-    only = opponent_figures.with_joint(groups([running], "sequential_tasks"))
-    assert len(opponent_figures.opponents(only).subfigs) == 1
+    (dashed,) = curve(below.axes[0], "--")[-1:]
+    assert dashed.get_label() == named[1]
+    (alone,) = opponent_figures.with_joint(groups([running], "sequential_tasks"))
+    above, _ = opponent_figures.opponents([alone]).subfigs[0].subfigs
+    assert above.axes[0].get_title(loc="left") == "colour alone (no net)"
+    plt.close("all")
 
 
 def test_no_table_uses_them(runs, tmp_path, capsys, monkeypatch):

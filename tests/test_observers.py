@@ -12,7 +12,6 @@ import re
 import sqlite3
 import sys
 from datetime import datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +19,8 @@ from conftest import TINY
 from sacred.observers import FileStorageObserver, RunObserver
 
 from experiments import gan_probe, sequential_tasks
-from experiments.run import exit_codes, runner
+from experiments.run import beside, exit_codes, runner
+from experiments.run.entries import Entry
 from forgetting.sequential import SequentialTasks
 
 WORDS = ["with", *TINY, "method=vanilla"]
@@ -379,11 +379,26 @@ def test_what_a_programs_own_observer_raises_ends_no_run(failing, tmp_path, caps
     assert len(ends) == {"started_event": 0, "heartbeat_event": 0, "completed_event": 1}[failing]
 
 
+def test_one_that_is_gone_before_the_next_arm_keeps_it_from_nothing():
+    class Gone(Entry):
+        def ids(self):
+            raise ConnectionError
+
+        recover = ids
+
+    class There(Entry):
+        def ids(self):
+            return [3, "12", "mine", "0"]
+
+    assert beside.largest([Gone(RunObserver()), There(RunObserver())]) == 12
+    assert beside.largest([Gone(RunObserver())]) == beside.largest([]) == 0
+
+
 def test_without_observers_none_is_asked(tmp_path, capsys, appended):
     appended.append(Grumbler("started_event"))
     code, out, _ = sequential(capsys, f"results_dir={tmp_path}", "-u", "-s", "nonsense")
     assert code == 0 and "warning" not in out and not appended[0].told
-    assert not list(Path(tmp_path).iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_observer_of_the_runs_own_folder_is_left_out(tmp_path, capsys, appended):

@@ -60,14 +60,14 @@ def others(experiment: Experiment, options: dict, folder: Path) -> list[Entry]:
 
     Raises UserError where a package is missing, or one cannot be reached.
     """
-    found = []
+    found, none = [], options["--unobserved"]
     for observer in experiment.observers:
-        if not _is_at(observer, folder):
+        if not none and not _is_at(observer, folder):
             with _in_one_line(type(observer).__name__):
                 found.append(_reached(observer))
     for flag, add in OPTIONS.items():
         asked, options[flag] = options[flag], None
-        if asked:
+        if asked and not none:
             run = SimpleNamespace(observers=[])
             with _in_one_line(flag):
                 add(asked, run)
@@ -114,13 +114,16 @@ def name_of(entry: Entry) -> str:
 
 
 def largest(entries: Sequence[Entry]) -> int:
-    """The largest number of a run that some of them know, or 0."""
-    largest = 0
+    """The largest number of a run that some of them know, or 0. Of one that fails nothing is known:
+    it is said when the run begins."""
+    numbers = [0]
     for entry in entries:
-        with _in_one_line(name_of(entry)):
-            numbers = [int(run_id) for run_id in map(str, entry.ids()) if run_id.isdecimal()]
-            largest = max(largest, *numbers, 0)
-    return largest
+        try:
+            numbers += [int(run_id) for run_id in map(str, entry.ids()) if run_id.isdecimal()]
+        except Exception:
+            with suppress(Exception):
+                entry.recover()
+    return max(numbers)
 
 
 def require_free(entries: Sequence[Entry], run_id: str) -> None:

@@ -101,7 +101,7 @@ def _main(study: Study, argv: list[str]) -> int:
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
         settings = _settings_to_resume(folder, settings, explicit, study)
-    others = [] if options["--unobserved"] else beside.others(experiment, options, folder)
+    others = beside.others(experiment, options, folder)
     if settings["tensorboard"]:
         live.require()
     settings, dataset = resolve(settings, study.least_classes)

@@ -92,9 +92,9 @@ def opponents(found: Sequence[Group]) -> Figure:
         axes = panels(above, len(arms) + 1, PER_LINE)
         for axis, arm in zip(axes, arms, strict=False):
             values = of_units(completed(group.of_arm(arm)), last_cycle).mean(0)
-            mesh = _draw_matrix(axis, values, outlined=arm != JOINT)
+            _draw_matrix(axis, values, outlined=arm != JOINT)
             axis.set_title(_name(group, arm, 24), fontsize="x-small")
-        _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
+        mesh = _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
         axes[-1].set_title("colour alone (no net)", fontsize="x-small")
         for axis in leftmost(axes):
             axis.set_ylabel("after generator", fontsize="x-small")
