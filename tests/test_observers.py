@@ -19,7 +19,7 @@ from conftest import TINY
 from sacred.observers import FileStorageObserver, RunObserver
 
 from experiments import gan_probe, sequential_tasks
-from experiments.run import beside, exit_codes, runner
+from experiments.run import exit_codes, other_observers, runner
 from experiments.run.entries import Entry
 from forgetting.sequential import SequentialTasks
 
@@ -390,8 +390,8 @@ def test_one_that_is_gone_before_the_next_arm_keeps_it_from_nothing():
         def ids(self):
             return [3, "12", "mine", "0"]
 
-    assert beside.largest([Gone(RunObserver()), There(RunObserver())]) == 12
-    assert beside.largest([Gone(RunObserver())]) == beside.largest([]) == 0
+    assert other_observers.largest([Gone(RunObserver()), There(RunObserver())]) == 12
+    assert other_observers.largest([Gone(RunObserver())]) == other_observers.largest([]) == 0
 
 
 def test_without_observers_none_is_asked(tmp_path, capsys, appended):

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from sacred.observers import RunObserver
 
-from experiments.run.beside import measured, missing
 from experiments.run.observer import RunFolder
+from experiments.run.other_observers import measured, missing
 from forgetting.errors import UserError
 from forgetting.names import natural
 

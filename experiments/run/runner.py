@@ -21,8 +21,7 @@ from sacred import Experiment
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments.run import beside, checkpoints, live, output, twins
-from experiments.run.beside import Beside
+from experiments.run import checkpoints, live, other_observers, output, twins
 from experiments.run.entries import Entry
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
@@ -30,6 +29,7 @@ from experiments.run.locks import Held, sole_user
 from experiments.run.log import Diverged
 from experiments.run.loop import require_written, run_to_the_end
 from experiments.run.observer import RunFolder
+from experiments.run.other_observers import Beside
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
 from experiments.run.stored import Record, Unreadable, read_record
@@ -101,7 +101,7 @@ def _main(study: Study, argv: list[str]) -> int:
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
         settings = _settings_to_resume(folder, settings, explicit, study)
-    others = beside.others(experiment, options, folder)
+    others = other_observers.others(experiment, options, folder)
     if settings["tensorboard"]:
         live.require()
     settings, dataset = resolve(settings, study.least_classes)
@@ -325,7 +325,7 @@ def _run_arm(study, job, options, presets, others) -> bool:
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
     if options["--id"] and not run_id:
-        beside.require_free(others, options["--id"])
+        other_observers.require_free(others, options["--id"])
     options = {**options, "--id": run_id or options["--id"]}
     with ExitStack() as stack:
         if run_id:
@@ -340,10 +340,10 @@ def _run_arm(study, job, options, presets, others) -> bool:
         observers = []
         if not options["--unobserved"]:
             recorder = RunFolder(folder, checkpoint["metrics"] if checkpoint else None)
-            recorder.taken = 0 if options["--id"] else beside.largest(others)
+            recorder.taken = 0 if options["--id"] else other_observers.largest(others)
             shown = [Entry(live.LiveView(recorder))] if settings["tensorboard"] else []
             observers = [recorder, *(Beside(other, recorder) for other in (*others, *shown))]
-        stack.enter_context(beside.observed_by(experiment, observers))
+        stack.enter_context(other_observers.observed_by(experiment, observers))
 
         job["checkpoint"] = checkpoint
         try:
