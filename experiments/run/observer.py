@@ -1,6 +1,7 @@
 """Sacred's file observer, made to write whole files and to take up a run again."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -18,17 +19,24 @@ class RunFolder(FileStorageObserver):
     reads all metrics back at each heartbeat and writes them again; this one does at the end alone.
     Until then it is given them by `add_metrics`: a checkpoint cannot wait for a heartbeat.
 
+    It gives a run its id, and is told of everything before other observers are.
+
     metrics: those of a run to take up again, as metrics.json holds them, else None.
     """
 
+    taken = 0  # the largest number of a run that other observers know
+
     def __init__(self, folder: str | Path, metrics: dict | None = None):
-        super().__init__(folder, copy_sources=False)
+        super().__init__(folder, copy_sources=False, priority=math.inf)
         self.resuming = metrics is not None
         self.metrics = metrics
         self.logged = {name: len(m["steps"]) for name, m in (metrics or {}).items()}
         self.failure: OSError | None = None  # Sacred goes on without an observer that fails
         self.whole = False  # whether all that was measured is written
         self.before: dict = {}  # of a run that is taken up again: what its record keeps
+
+    def _maximum_existing_run_id(self):
+        return max(super()._maximum_existing_run_id(), self.taken)
 
     def _make_run_dir(self, _id):
         if self.resuming:
@@ -44,6 +52,7 @@ class RunFolder(FileStorageObserver):
                 (Path(self.basedir) / str(_id) / "run.json").read_text(encoding="utf-8")
             )
             self.before = {key: before[key] for key in ("start_time", "artifacts", "meta")}
+        ex_info = {**ex_info}  # Sacred writes into it, and other observers would read that
         _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
         self.run_entry.update(self.before)
         self.before = {}

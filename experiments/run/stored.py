@@ -132,12 +132,13 @@ def _json(path: Folder) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
+    """One run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
 
     arm: with those of its own settings that are not at their default. config: all settings, as
     Sacred nests them, what an older run lacks at its default. identity: what it computes from.
     code: the commit it came from, with a + where files were changed. asked: what followed `with` on
-    the command line.
+    the command line. status: "completed"; an unfinished one is "running" or "interrupted", and has
+    no result.
     """
 
     id: str
@@ -154,6 +155,11 @@ class StoredRun:
     code: str
     asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+    status: str = "completed"
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "completed"
 
     @property
     def collection(self) -> str:
@@ -164,6 +170,11 @@ class StoredRun:
     def unit(self) -> str | int:
         """What was drawn at random: the recording where opponents are recorded, else the seed."""
         return self.identity.get("recording", self.seed)
+
+    @property
+    def updates(self) -> int:
+        """Those done when it last logged something."""
+        return int(max(steps[-1] for steps, _ in self.metrics.values()))
 
     def table(self, name: str) -> pd.DataFrame:
         """A CSV file that the study kept with the run. Raises one of READ_ERRORS."""
@@ -190,28 +201,32 @@ def _csv(folder: Folder, name: str) -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def read_run(folder: Folder) -> StoredRun:
-    """A completed run. Raises Unreadable."""
+def read_run(folder: Folder, status: str = "completed") -> StoredRun:
+    """A completed run, or one of another status. Raises Unreadable."""
     record = read_record(folder)
     try:
-        return _whole(record)
+        return _whole(record, status)
     except READ_ERRORS as error:
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(f"{type(error).__name__}: {error}") from None
 
 
-def _whole(record: Record) -> StoredRun:
+def _whole(record: Record, status: str) -> StoredRun:
     settings = with_defaults(record.settings, record.study.settings)
     repositories = record.run["experiment"].get("repositories") or [{}]
     commit = (repositories[0].get("commit") or "unknown")[:10]
     if not record.fingerprint:
         raise Unreadable("info.json does not tell its images")
-    if not isinstance(record.run["result"], dict):
+    completed = status == "completed"
+    if completed and not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
     if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
         raise Unreadable(f"config.json: {lacks[0]} is None")
-    config, metrics = nested(settings), read_metrics(record.folder)
+    config, metrics, result = nested(settings), read_metrics(record.folder), {}
+    if completed:
+        measured = of_run(Logged(metrics, config, _past_fakes(record.folder)))
+        result = record.run["result"] | measured
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}
     return StoredRun(
@@ -224,12 +239,13 @@ def _whole(record: Record) -> StoredRun:
         preset=settings["preset"],
         config=config,
         identity=record.identity,
-        result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
+        result=result,
         # A class that was named in bytes which are no text has question marks.
         info=json.loads(json.dumps(record.info, ensure_ascii=False).encode(errors="replace")),
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
+        status=status,
     )
 
 

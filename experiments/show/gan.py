@@ -17,7 +17,18 @@ from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
-from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, units
+from experiments.show.plotting import (
+    completed,
+    draw_arm,
+    draw_curve,
+    keep,
+    label,
+    leftmost,
+    legend,
+    panels,
+    rows,
+    units,
+)
 from experiments.show.references import SUPERVISED, draw_references
 from forgetting.measures import BEST_BLOCK, FINAL_LAYER
 
@@ -64,9 +75,9 @@ def with_rotations(found: Sequence[Group]) -> list[Group]:
 
 
 def first_seeds(found: Sequence[Group]) -> list[Group]:
-    """A group a model, of its first seed."""
+    """A group a model, of its first seed, of a completed run where there is one."""
     return [
-        Group([group.of_arm(model)[0]], group.differs)
+        Group([min(group.of_arm(model), key=lambda run: not run.completed)], group.differs)
         for group in keep(found, lambda run: bool(sample_grids(run.folder)))
         for model in arms_of(group)
     ]
@@ -100,8 +111,7 @@ def figure2(found: Sequence[Group]) -> Figure:
                 runs = [run for run in group.of_arm(model) if metric in run.metrics]
                 if not runs:
                     continue
-                line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
-                draw_curve(axis, runs, metric, **line)
+                draw_arm(axis, runs, metric, 30, color=colour_of(model), **DOTS)
                 if metric == BEST_BLOCK:
                     mark_unconverged(axis, runs, metric, colour_of(model))
             if FINAL_LAYER in metrics:
@@ -116,7 +126,10 @@ def figure2(found: Sequence[Group]) -> Figure:
 
 
 def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:
-    """A cross where a probe of some run did not converge."""
+    """A cross where a probe of some completed run did not converge."""
+    runs = completed(runs)
+    if not runs:
+        return
     block = metric.removeprefix("probe/block_")
     if metric == "probe/best":
         converged = np.min([_best_converged(run) for run in runs], axis=0)
@@ -239,8 +252,7 @@ def quality(found: Sequence[Group]) -> Figure:
         for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
             for model in arms_of(group):
                 runs = group.of_arm(model)
-                line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
-                draw_curve(axis, runs, metric, **line)
+                draw_arm(axis, runs, metric, 30, color=colour_of(model), **DOTS)
             axis.set_xlabel("generator updates")
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
             legend(axis, len(group.arms()))
@@ -257,7 +269,9 @@ def samples(found: Sequence[Group]) -> Figure:
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
             axis.imshow(picture(path))
             axis.set_axis_off()
-            axis.set_title(f"{wrapped(run.arm, 30)}, {updates(path)} updates", fontsize="x-small")
+            state = "" if run.completed else f" ({run.status})"
+            title = f"{wrapped(run.arm, 30)}, {updates(path)} updates{state}"
+            axis.set_title(title, fontsize="x-small")
 
     return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
 

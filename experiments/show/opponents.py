@@ -14,13 +14,16 @@ from experiments.show.groups import Group
 from experiments.show.intervals import Learners, by_unit, mean_interval
 from experiments.show.memory import REACHABLE, is_joint, joint_runs, key_of_all
 from experiments.show.plotting import (
+    completed,
     draw_curve,
     keep,
     leftmost,
     lines,
     of_units,
     panels,
+    progress,
     rows,
+    unfinished,
     units,
 )
 from experiments.show.sequential import STUDY, mark_tasks
@@ -61,11 +64,16 @@ def _arms(group: Group) -> list[str]:
     return sorted(arms_of(group), key=lambda arm: arm == JOINT)
 
 
+def _whole_arms(group: Group) -> list[str]:
+    """Those with a run that is complete."""
+    return [arm for arm in _arms(group) if completed(group.of_arm(arm))]
+
+
 def _name(group: Group, arm: str, width: int) -> str:
     """In lines of about `width` characters; with how many recordings it is of, where that is not
     all of the group's."""
-    count = units(group.of_arm(arm))
-    few = "" if count == units(group.runs) else f", {count}"
+    count = units(completed(group.of_arm(arm)))
+    few = "" if count == units(completed(group.runs)) else f", {count}"
     return wrapped(("joint (all at once)" if arm == JOINT else arm) + few, width)
 
 
@@ -82,13 +90,13 @@ def opponents(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         above, below = part.subfigures(2, 1, height_ratios=[_of_matrices(group), _of_curves(group)])
-        arms = _arms(group)
+        arms = _whole_arms(group)
         axes = panels(above, len(arms) + 1, PER_LINE)
         for axis, arm in zip(axes, arms, strict=False):
-            values = of_units(group.of_arm(arm), last_cycle).mean(0)
-            mesh = _draw_matrix(axis, values, outlined=arm != JOINT)
+            values = of_units(completed(group.of_arm(arm)), last_cycle).mean(0)
+            _draw_matrix(axis, values, outlined=arm != JOINT)
             axis.set_title(_name(group, arm, 24), fontsize="x-small")
-        _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
+        mesh = _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
         axes[-1].set_title("colour alone (no net)", fontsize="x-small")
         for axis in leftmost(axes):
             axis.set_ylabel("after generator", fontsize="x-small")
@@ -105,15 +113,23 @@ def opponents(found: Sequence[Group]) -> Figure:
 
 
 def _of_matrices(group: Group) -> float:
-    n = len(_arms(group)) + 1
+    n = len(_whole_arms(group)) + 1
     high = lines(n, PER_LINE)
     return high * min(HIGHEST, BESIDE + LINE / lines(n, high))
 
 
 def _of_curves(group: Group) -> float:
-    return max(
-        CURVES, 0.7 + ENTRY * sum(_name(group, arm, 30).count("\n") + 1 for arm in _arms(group))
-    )
+    return max(CURVES, 0.7 + ENTRY * sum(name.count("\n") + 1 for name, _ in _curves(group)))
+
+
+def _curves(group: Group) -> list[tuple[str, list[StoredRun]]]:
+    """Name and runs of each: the arms', and those of runs that are not complete."""
+    whole = [(_name(group, a, 30), completed(group.of_arm(a))) for a in _whole_arms(group)]
+    return whole + [
+        (f"{wrapped(run.arm, 30)}, {progress(run)}", [run])
+        for arm in _arms(group)
+        for run in unfinished(group.of_arm(arm))
+    ]
 
 
 def last_cycle(run: StoredRun) -> np.ndarray:
@@ -149,12 +165,10 @@ def _draw_first(axis, group: Group) -> None:
     per_cycle, total = mark_tasks(axis, run.config, tasks)
     for start in range(0, total, per_cycle):
         axis.axvspan(start, start + turn, color="0.93", zorder=-1)
-    for arm in _arms(group):
-        runs = [_on_the_first(run) for run in group.of_arm(arm)]
-        line = {"label": _name(group, arm, 30), "color": _colour(arm)}
-        draw_curve(
-            axis, runs, "auc/first", linewidth=1, linestyle="--" if arm == JOINT else "-", **line
-        )
+    for name, runs in _curves(group):
+        arm = runs[0].arm
+        line = {"label": name, "color": _colour(arm), "linestyle": "--" if arm == JOINT else "-"}
+        draw_curve(axis, [_on_the_first(run) for run in runs], "auc/first", linewidth=1, **line)
     axis.set_title("AUC on generator 1 (shaded: its turns; higher is better)", fontsize="small")
     axis.set_ylabel("AUC")
     axis.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
