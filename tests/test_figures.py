@@ -32,9 +32,11 @@ from experiments.show.intervals import Interval, holm, mean_interval, paired_int
 from experiments.show.own_tables import claims, measures
 from experiments.show.plotting import style
 from experiments.show.tables import TABLES
-from experiments.sweeps.claims import Claim
+from experiments.sweeps.claims import Claim, Term
 from forgetting.errors import UserError
 from forgetting.measures import TASKS, TRANSFER
+
+PAIR = (Term(1, "a", {}), Term(-1, "b", {}))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def test_claims_are_corrected_as_a_family(found):
     ],
 )
 def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict):
-    claim = Claim("words", "recovery", "a", "b", expected, "sequential_tasks", "family", {})
+    claim = Claim("words", "recovery", expected, PAIR, "sequential_tasks", "family", {})
     interval = Interval(0.1, low, 0.15, 5, 0.001)
     assert Judged(None, claim, None, interval, p).verdict == verdict
     against = {"confirmed": "against", "against": "confirmed"}.get(verdict, verdict)
@@ -229,7 +231,7 @@ def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict
 def test_an_undecided_claim_without_room_for_an_effect_of_interest_is_equivalent(
     low, high, p, smallest, verdict
 ):
-    claim = Claim("words", "recovery", "a", "b", "above", "sequential_tasks", "f", {}, smallest)
+    claim = Claim("words", "recovery", "above", PAIR, "sequential_tasks", "f", {}, smallest)
     interval = Interval((low + high) / 2, low, high, 5, p)
     assert Judged(None, claim, None, interval, p).verdict == verdict
     if verdict != "confirmed":
