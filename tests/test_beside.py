@@ -95,16 +95,16 @@ def _read(terminal) -> bytes:
 def test_one_signal_is_for_all(number, code, tmp_path):
     words = ["quick", "results_dir=r", "checkpoint_every=5"]
     process = start(*words, cwd=tmp_path, process_group=0)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     folders = [tmp_path / "r" / run for run in "12"]
-    while not all(list(folder.glob("checkpoint-5-*")) for folder in folders):
+    while not all(list(folder.glob("checkpoint-[1-9]*")) for folder in folders):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (code, "")
     if number == signal.SIGKILL:
         for folder in folders:  # nobody works on them any more
@@ -118,7 +118,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
         assert list(folder.glob(f"checkpoint-{step}-*.pt")) and status(folder) == "INTERRUPTED"
     if number == signal.SIGINT:
         again = start(*words, "resume=auto", "stop_after=0.01s", cwd=tmp_path)
-        out, errors = again.communicate(timeout=200)
+        out, errors = again.communicate(timeout=600)
         assert (again.returncode, errors) == (75, "")
         assert out.count("resumed at step") == out.count("interrupted at step") == 2
         assert len(list((tmp_path / "r").iterdir())) == 2
@@ -126,7 +126,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
 
 @several_cores
 def test_an_arm_that_fails_leaves_the_others_alone(tmp_path):
-    words = [*TINY, "rotation_weight=1e30", "lr=1e3", "adam_betas=[0,0]", "results_dir=r"]
+    words = [*TINY, "rotation_weight=1e300", "results_dir=r"]  # infinite in single precision
     process = start(*words, cwd=tmp_path)
     out, errors = process.communicate()
     assert process.returncode == 1
@@ -231,7 +231,7 @@ def test_each_arm_has_the_same_command_with_its_name(words):
     for arm, (script, *own) in commands.items():
         mine = options(*own)
         updates, presets = runner._read_updates(study, mine)
-        assert script == "x.py" and updates.pop("method") == arm
+        assert script == SCRIPT and updates.pop("method") == arm
         assert presets == runner._read_updates(study, plain)[1]
         same = {"--unobserved", "--comment"}
         assert {key: mine[key] for key in same} == {key: plain[key] for key in same}

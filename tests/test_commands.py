@@ -125,8 +125,9 @@ def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("number,code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_in_good_order(tmp_path, number, code):
+    words = ["with", "quick", "method=vanilla", "results_dir=r"]
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT / "experiments" / SCRIPT), "with", "quick", "results_dir=r"],
+        [sys.executable, str(PROJECT / "experiments" / SCRIPT), *words],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -143,7 +144,6 @@ def test_signals_end_in_good_order(tmp_path, number, code):
     )
     assert step > 0 and list(tmp_path.glob(f"r/1/checkpoint-{step}-*.pt"))
     assert json.loads((tmp_path / "r/1/run.json").read_text())["status"] == "INTERRUPTED"
-    assert not (tmp_path / "r/2").exists()  # the second arm does not start
 
 
 def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):

@@ -285,7 +285,7 @@ def test_without_runs_every_figure_says_so(tmp_path):
     figure = sequential_figures.figure3([])
     assert figure.texts[0].get_text() == "Figure 3, sequential tasks: no completed run"
     for arguments, line in (
-        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are figure1, "),
+        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are cures, "),
         (["--runs", "nowhere"], "error: --runs: there is no folder nowhere"),
     ):
         done = command("figures.py", *arguments, cwd=tmp_path)
@@ -308,7 +308,7 @@ def test_the_control_has_its_panel_without_a_rotation_run(found):
     axes = sequential_figures.figure3([Group(runs, "")]).axes
     titles = [axis.get_title(loc="left") for axis in axes]
     assert [title[:3] for title in titles] == ["(a)", "(b)", "(c)"] and "control" in titles[2]
-    assert "0 seeds" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
+    assert "no run" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
 
 
 def test_a_command_makes_the_run_again(found):

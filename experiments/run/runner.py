@@ -118,9 +118,11 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     others = other_observers.others(experiment, options, folder)
     if settings["tensorboard"]:
         live.require()
+    arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     with progress.said_already():
         settings, dataset = resolve(settings, study.least_classes)
-        study.check(settings, dataset)
+        for arm in arms:  # before the first of them begins
+            study.check({**settings, study.arm: arm}, dataset)
         if not options["--unobserved"]:
             _make_results_folder(folder)
         print(
@@ -128,7 +130,6 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
             f"{settings['precision']}; choose another with: with quick | cpu | paper"
         )
         print(dataset.account())
-    arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     if options["--id"] and len(arms) > 1:
         raise UserError(f"--id: it names one run; set {study.arm}, too")
     if own_process and (threads := _threads_beside(study, settings, options, len(arms))):
@@ -160,7 +161,8 @@ def _threads_beside(study: Study, settings: dict, options: dict, arms: int) -> i
 
 def _commands(study: Study, argv: Sequence[str], options: dict) -> dict[str, list[str]]:
     """Arm -> the same command, for it alone."""
-    begun = [*argv, *([] if options["with"] else ["with"])]
+    script = str(Path(study.experiment.base_dir, f"{study.name}.py"))
+    begun = [script, *argv[1:], *([] if options["with"] else ["with"])]
     return {arm: [*begun, f"{study.arm}={arm}"] for arm in study.default_arms}
 
 

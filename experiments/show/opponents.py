@@ -26,6 +26,7 @@ from experiments.show.plotting import (
     unfinished,
     units,
 )
+from experiments.show.references import SUPERVISED
 from experiments.show.sequential import STUDY, mark_tasks
 from forgetting.measures import MEMORY, Logged, accuracy_matrix, meets_fakes
 
@@ -45,7 +46,7 @@ ROW, AROUND = 0.27, 1.05
 def with_joint(found: Sequence[Group]) -> list[Group]:
     """The groups of runs that met recorded generators, in each the joint reference as one more arm
     where there is one; what is the reference alone is no group."""
-    of_fakes = keep(found, lambda run: meets_fakes(run.config) and MEMORY.needs in run.metrics)
+    of_fakes = keep(found, lambda run: meets_fakes(run.config) and run.arm != SUPERVISED)
     joint = joint_runs(run for group in of_fakes for run in group.runs)
     result = []
     for group in of_fakes:

@@ -34,8 +34,9 @@ from experiments.show.plotting import (
     unfinished,
     units,
 )
+from experiments.show.references import SUPERVISED
 from experiments.show.texts import shown
-from forgetting.measures import CURRENT, TASKS, TRANSFER, meets_fakes
+from forgetting.measures import TASKS, TRANSFER, meets_fakes
 
 STUDY = "sequential_tasks"
 MEASURES_A_LINE = 7  # of few arms; of more, as many as panels of curves
@@ -179,7 +180,7 @@ def head_a_task(found: Sequence[Group]) -> list[Group]:
 
 
 def one_vs_all(found: Sequence[Group]) -> list[Group]:
-    return keep(found, lambda run: not meets_fakes(run.config) and CURRENT in run.metrics)
+    return keep(found, lambda run: not meets_fakes(run.config) and run.arm != SUPERVISED)
 
 
 def probed(found: Sequence[Group]) -> list[Group]:
