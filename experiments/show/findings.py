@@ -1,4 +1,4 @@
-"""What runs found, in a sentence a question: the least that somebody wants to know who made them."""
+"""What runs found, in a sentence a question: the least that one wants to know who made them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ QUESTIONS = (
 
 
 def sentences(runs: Sequence[StoredRun]) -> list[str]:
-    """The answers, each of the group with the latest run of those that have one: by their ids, which
-    are numbers in a folder."""
+    """The answers, each of the group with the latest run of those that have one; ids, which count
+    up in a folder, tell which that is."""
     found = []
     for question in QUESTIONS:
         of = groups([run for run in runs if question.of(run)], question.study)
