@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import sys
+import time
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -324,6 +325,12 @@ def test_a_data_base_that_goes_in_the_middle_is_one_warning(tmp_path, capsys, mo
     def and_remove(self):
         evaluations.append(self.position)
         if len(evaluations) == 3:
+            deadline = time.monotonic() + 60
+            while (beat := rows(tmp_path / "runs.db", "status, heartbeat > start_time")) == [
+                ("RUNNING", None)
+            ] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert beat == [("RUNNING", 1)]  # by heartbeats, which have a thread of their own
             (tmp_path / "runs.db").unlink()
         return evaluate(self)
 
