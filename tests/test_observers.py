@@ -50,7 +50,7 @@ def appended():
 
 
 def rows(path, columns):
-    with sqlite3.connect(path) as base:
+    with sqlite3.connect(path, timeout=60) as base:
         return base.execute(f"SELECT {columns} FROM run ORDER BY id").fetchall()
 
 
@@ -336,7 +336,7 @@ def test_a_data_base_that_goes_in_the_middle_is_one_warning(tmp_path, capsys, mo
 
     monkeypatch.setattr(SequentialTasks, "evaluate", and_remove)
     words = [f"results_dir={tmp_path / 'runs'}", "-s", f"sqlite:///{tmp_path}/runs.db"]
-    code, out, err = sequential(capsys, *words, "-b", "0.01")
+    code, out, err = sequential(capsys, *words, "-b", "0.2")
     assert (code, err) == (0, "")
     (line,) = [line for line in out.splitlines() if "warning" in line]
     assert line.startswith("warning: SqlObserver: ")
