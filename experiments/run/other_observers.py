@@ -192,9 +192,7 @@ class Beside(RunObserver):
             self.entry.own = {}
             known = self.entry.began(run_id)
             resuming = self.recorder.resuming
-            # A data base may keep it to the second.
-            same = resuming and known and abs(known - began) < timedelta(seconds=1)
-            if known and not same:
+            if known and not (resuming and _same_time(known, began)):
                 raise FileExistsError(f"it knows another run {run_id}")
             (self.entry.go_on if known else self.entry.start)(**said)
             self.begun = self.listens = True
@@ -249,6 +247,12 @@ class Beside(RunObserver):
     def join(self) -> None:
         with self._excused():
             self.entry.observer.join()
+
+
+def _same_time(stored: datetime, exact: datetime) -> bool:
+    """Data bases keep a time to the millisecond, or to the second."""
+    kept = timedelta(milliseconds=1) if stored.microsecond else timedelta(seconds=1)
+    return abs(stored - exact) < kept
 
 
 def _as_stored(run_id: str | None) -> int | str | None:
