@@ -123,9 +123,9 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
         del dataset  # each loads its own
         return run_beside(_commands(study, argv, options), threads)
     done, held = None, False
+    progress.wait_for_turn()
     with Stop(settings["stop_after"]) as stop:
         for arm in arms:
-            progress.wait_for_turn()
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
                 held |= _run_arm(study, job, options, presets)
