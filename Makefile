@@ -14,8 +14,8 @@ run: $(INSTALLED)  ## both studies and recorded opponents on digits, two arms ea
 	$(PY) experiments/gan_probe.py with quick
 	$(PY) experiments/figures.py
 
-figures: $(INSTALLED)  ## figures from results/runs and results/reference
-	$(PY) experiments/figures.py
+figures: $(INSTALLED)  ## figures from results/runs and results/reference; LIVE=1: unfinished runs, too
+	$(PY) experiments/figures.py $(if $(LIVE),--live)
 
 test: $(INSTALLED)  ## lint, format check and all tests
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """Every figure and table from stored runs, and from nothing else, and a page with all of them.
 
-python experiments/figures.py [--runs DIR ...] [--out DIR] [--only figure3,table1]
+python experiments/figures.py [--runs DIR ...] [--out DIR] [--only figure3,table1] [--live]
 
 Of all of them it ends with the page's place and what the latest runs found, in a sentence each.
 """
@@ -34,6 +34,8 @@ def main() -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="unset: results/figures")
     parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(NAMES))
+    text = "runs that are not complete, too: dashed in figures of curves, in no table"
+    parser.add_argument("--live", action="store_true", help=text)
     options = parser.parse_args()
     only = [name for name in options.only.split(",") if name]
     out = Path(options.out) if options.out else results / "figures"
@@ -46,7 +48,7 @@ def main() -> None:
             if not Path(folder).is_dir():
                 raise UserError(f"--runs: there is no folder {folder}")
         folders = options.runs or [results / "runs", results / "reference"]
-        for path in draw(folders, out, only, None if only else page):
+        for path in draw(folders, out, only, None if only else page, options.live):
             print(os.path.relpath(path))
         if not only:
             with contextlib.redirect_stderr(io.StringIO()):  # drawing has said what it passes over

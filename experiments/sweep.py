@@ -16,10 +16,17 @@ from experiments.run import output
 from experiments.run.beside import cores
 from experiments.run.study import require_own_code
 from experiments.sweeps.engine import gpus, sweep
-from experiments.sweeps.plan import PLANS, key_of, look_up, read_plan, show, summary, word_of
+from experiments.sweeps.plan import (
+    PLANS,
+    PRESETS,
+    key_of,
+    look_up,
+    read_plan,
+    show,
+    summary,
+    word_of,
+)
 from forgetting.errors import UserError
-
-PRESETS = ("quick", "cpu", "paper")
 
 
 def main() -> None:

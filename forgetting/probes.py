@@ -136,3 +136,21 @@ def choose_c(
         elif score < best_score:
             break
     return best
+
+
+def pixel_probe(
+    train_images: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_images: torch.Tensor,
+    test_labels: torch.Tensor,
+    components: int = 32,
+) -> float:
+    """Test accuracy of a linear probe on what no net can forget: the first principal components of
+    the pixels, of the training images (N, 3, S, S) uint8."""
+    train, test = (images.flatten(1).float() for images in (train_images, test_images))
+    mean = train.mean(0)
+    centred = (train - mean).double()
+    _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
+    axes = axes[:, -components:].float()
+    parts = (train - mean) @ axes, train_labels, (test - mean) @ axes, test_labels
+    return linear_probe(*parts, FINAL_LAYER_C)[0]

@@ -294,6 +294,13 @@ class SequentialTasks:
         name = "fakes" if self.of_fakes else "one_vs_all"
         config["stream"] = {"name": name, "order": self.schedule.order, "omit": self.omit}
         found = measures.of_run(measures.Logged(logged, config))
+        data, chosen, tested = self.dataset, self.probe_indices, self.held_out.of_classes
+        found["probe_pixels"] = probes.pixel_probe(
+            data.train_images[chosen],
+            data.train_labels[chosen],
+            data.test_images[tested],
+            data.test_labels[tested],
+        )
         if self.plant_updates:  # what the curve begins at is planted
             bare = self.learner.bare(self.untrained().to(self.device))
             _, vectors, _ = self._read(self.held_out.images(whole=True), bare)

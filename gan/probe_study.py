@@ -301,6 +301,15 @@ class ProbeStudy:
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
         found = measures.of_run(measures.Logged(logged, {}, self.past_fakes))
+        if self.labelled:
+            data, chosen = self.dataset, self.probe_indices
+            everything = torch.arange(len(data.test_labels), device=chosen.device)
+            found["probe_pixels"] = probes.pixel_probe(
+                data.train_images[chosen],
+                data.train_labels[chosen],
+                data.test_images[everything],
+                data.test_labels,
+            )
         if self.planted:  # what the curve begins at is planted
             found["probe_final_layer_untrained"] = self._untrained_final_layer()
         return found

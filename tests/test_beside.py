@@ -117,7 +117,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
         )
         assert list(folder.glob(f"checkpoint-{step}-*.pt")) and status(folder) == "INTERRUPTED"
     if number == signal.SIGINT:
-        again = start(*words, "resume=auto", "stop_after=0.01s", cwd=tmp_path)
+        again = start(*words, "resume=auto", "stop_after=3s", cwd=tmp_path)
         out, errors = again.communicate(timeout=600)
         assert (again.returncode, errors) == (75, "")
         assert out.count("resumed at step") == out.count("interrupted at step") == 2
@@ -126,7 +126,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
 
 @several_cores
 def test_an_arm_that_fails_leaves_the_others_alone(tmp_path):
-    words = [*TINY, "rotation_weight=1e30", "lr=1e3", "adam_betas=[0,0]", "results_dir=r"]
+    words = [*TINY, "rotation_weight=1e300", "results_dir=r"]  # infinite in single precision
     process = start(*words, cwd=tmp_path)
     out, errors = process.communicate()
     assert process.returncode == 1

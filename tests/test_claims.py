@@ -1,5 +1,7 @@
 """What plans declare of their runs."""
 
+import re
+
 import pytest
 
 from experiments.sweeps.claims import claims, claims_of
@@ -12,7 +14,7 @@ CLAIM = {"words": "it helps", "measure": "recovery", "arm": "ewc", "expected": "
 def test_the_papers_six_claims_are_one_family_of_two_plans():
     found = [*claims("sequential_tasks"), *claims("gan_probe")]
     found = [claim for claim in found if claim.family == "the paper's"]
-    assert len(found) == 6 and {claim.family for claim in found} == {"the paper's"}
+    assert len(found) == 6
     assert {claim.expected for claim in found} == {"above", "below", "not above"}
     assert [claim.pair and claim.pair[1] for claim in found] == [
         "vanilla", "augment", "uncond", None, None, "uncond",
@@ -23,7 +25,9 @@ def test_a_plans_name_is_its_family_where_it_names_none():
     plan = {"study": "gan_probe", "settings": {"dataset": {"size": 16}}, "claims": [CLAIM]}
     (claim,) = claims_of(plan, "plans/cures.toml")
     assert claim.family == "cures" and claim.pair is None
-    assert claim.settings == {"dataset.size": 16}
+    assert claim.settings == {"dataset.size": 16} and claim.smallest is None
+    plan["claims"] = [CLAIM | {"smallest": 0.02}]
+    assert claims_of(plan, "plans/cures.toml")[0].smallest == 0.02
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,14 @@ def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
         read_plan(str(path))
     assert str(error.value).startswith("PLAN: " + line.format(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["'x'", "0", "-0.1", "nan", "inf", "true"])
+def test_the_smallest_effect_of_interest_is_a_number_above_zero(value, tmp_path):
+    path = tmp_path / "plan.toml"
+    claim = "\n".join(f"{key} = '{text}'" for key, text in CLAIM.items())
+    path.write_text(f'study = "gan_probe"\n[[claims]]\n{claim}\nsmallest = {value}\n')
+    line = f"PLAN: claim 1 of {re.escape(str(path))}: smallest must be a number above 0, not .*"
+    with pytest.raises(UserError) as error:
+        read_plan(str(path))
+    assert re.fullmatch(line, str(error.value))

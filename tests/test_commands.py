@@ -206,7 +206,7 @@ def test_metrics_stand_before_a_run_counts_as_complete(tmp_path, capsys, monkeyp
 
     arguments = ["with", *TINY, "method=vanilla", f"results_dir={tmp_path}"]
     with monkeypatch.context() as failing:
-        failing.setattr(RunFolder, "log_metrics", full)
+        failing.setattr(RunFolder, "heartbeat_event", full)
         in_process(capsys, *arguments)
     assert in_process(capsys, *arguments)[0] == 0
     assert metrics(tmp_path / "1") == metrics(tmp_path / "2")

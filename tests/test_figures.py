@@ -19,15 +19,24 @@ from experiments.show import drawings as figures
 from experiments.show import own_tables
 from experiments.show import sequential as sequential_figures
 from experiments.show.arms import WORDS, arms_of, colour_of, in_order, wrapped
-from experiments.show.compare import Judged, alike_but_one, measures_of, negative, pairs
+from experiments.show.compare import (
+    Judged,
+    alike_but_one,
+    by_learner,
+    measures_of,
+    negative,
+    pairs,
+)
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, holm, mean_interval, paired_interval
 from experiments.show.own_tables import claims, measures
 from experiments.show.plotting import style
 from experiments.show.tables import TABLES
-from experiments.sweeps.claims import Claim
+from experiments.sweeps.claims import Claim, Term
 from forgetting.errors import UserError
 from forgetting.measures import TASKS, TRANSFER
+
+PAIR = (Term(1, "a", {}), Term(-1, "b", {}))
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +142,19 @@ def test_measures_are_drawn_with_intervals_and_differences(found, draw, subject)
         assert run.result["probe_gain"] == pytest.approx(cycles[-1] - cycles[0])
     assert len(drawn) >= 6
     for axis, measure in zip(axes, drawn, strict=False):
-        by_seed = {
-            arm: {run.seed: run.result[measure] for run in found[0].of_arm(arm)}
-            for arm in found[0].arms()
-        }
+        by_seed = {arm: by_learner(found[0].of_arm(arm), measure) for arm in found[0].arms()}
         for bar, arm in zip(axis.containers, arms_of(found[0]), strict=True):
             interval = mean_interval(list(by_seed[arm].values()))
             assert bar.lines[0].get_ydata()[0] == pytest.approx(interval.mean)
             segment = bar.lines[2][0].get_segments()[0][:, 1]
             assert segment == pytest.approx([interval.low, interval.high])
-        difference = paired_interval(*(learners(by_seed[arm]) for arm in ("rotation", "vanilla")))
+        difference = paired_interval(by_seed["rotation"], by_seed["vanilla"])
         assert f"{difference.mean:+.3f}" in axis.get_xlabel()
 
 
 def test_the_table_holds_the_same_numbers(found):
     table = measures(found[0].runs)
-    by_seed = {
-        arm: {run.seed: run.result["recovery"] for run in found[0].of_arm(arm)}
-        for arm in found[0].arms()
-    }
+    by_seed = {arm: by_learner(found[0].of_arm(arm), "recovery") for arm in found[0].arms()}
     (row,) = [row for _, row in table.iterrows() if row["measure"].startswith("recovery")]
     interval = mean_interval(list(by_seed["augment"].values()))
     assert row["augment"] == f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
@@ -165,8 +168,7 @@ def test_claims_are_corrected_as_a_family(found):
     table = claims(found[0].runs)
     differences = [
         paired_interval(
-            {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("rotation")},
-            {run.seed: run.result["cycle_gain"] for run in found[0].of_arm(other)},
+            *(by_learner(found[0].of_arm(arm), "cycle_gain") for arm in ("rotation", other))
         )
         for other in ("vanilla", "augment")
     ]
@@ -206,12 +208,34 @@ def test_claims_are_corrected_as_a_family(found):
     ],
 )
 def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict):
-    claim = Claim("words", "recovery", "a", "b", expected, "sequential_tasks", "family", {})
+    claim = Claim("words", "recovery", expected, PAIR, "sequential_tasks", "family", {})
     interval = Interval(0.1, low, 0.15, 5, 0.001)
     assert Judged(None, claim, None, interval, p).verdict == verdict
     against = {"confirmed": "against", "against": "confirmed"}.get(verdict, verdict)
     if low > 0:
         assert Judged(None, claim, None, negative(interval), p).verdict == against
+
+
+@pytest.mark.parametrize(
+    "low,high,p,smallest,verdict",
+    [
+        (-0.02, 0.02, 0.5, 0.02, "equivalent"),
+        (-0.02, 0.021, 0.5, 0.02, "undecided"),
+        (-0.021, 0.02, 0.5, 0.02, "undecided"),
+        (-0.01, 0.01, 0.5, None, "undecided"),
+        (0.001, 0.01, 0.06, 0.02, "equivalent"),
+        (0.001, 0.01, 0.01, 0.02, "confirmed"),  # small, and yet decided
+        (math.nan, math.nan, math.nan, 0.02, "undecided"),
+    ],
+)
+def test_an_undecided_claim_without_room_for_an_effect_of_interest_is_equivalent(
+    low, high, p, smallest, verdict
+):
+    claim = Claim("words", "recovery", "above", PAIR, "sequential_tasks", "f", {}, smallest)
+    interval = Interval((low + high) / 2, low, high, 5, p)
+    assert Judged(None, claim, None, interval, p).verdict == verdict
+    if verdict != "confirmed":
+        assert Judged(None, claim, None, negative(interval), p).verdict == verdict
 
 
 def test_what_falls_with_a_shared_head_is_not_called_forgetting(found):
@@ -261,7 +285,7 @@ def test_without_runs_every_figure_says_so(tmp_path):
     figure = sequential_figures.figure3([])
     assert figure.texts[0].get_text() == "Figure 3, sequential tasks: no completed run"
     for arguments, line in (
-        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are figure1, "),
+        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are cures, "),
         (["--runs", "nowhere"], "error: --runs: there is no folder nowhere"),
     ):
         done = command("figures.py", *arguments, cwd=tmp_path)
@@ -284,7 +308,7 @@ def test_the_control_has_its_panel_without_a_rotation_run(found):
     axes = sequential_figures.figure3([Group(runs, "")]).axes
     titles = [axis.get_title(loc="left") for axis in axes]
     assert [title[:3] for title in titles] == ["(a)", "(b)", "(c)"] and "control" in titles[2]
-    assert "0 seeds" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
+    assert "no run" in titles[1] and axes[1].texts[0].get_text() == "no run of this arm"
 
 
 def test_a_command_makes_the_run_again(found):
@@ -383,10 +407,7 @@ def test_every_measure_of_every_pair_is_compared(found):
     assert table["measure"].tolist() == 3 * names
     row = table.set_index(["compared", "measure"]).loc["augment - vanilla", "recovery"]
     apart = paired_interval(
-        *(
-            {run.seed: run.result["recovery"] for run in group.of_arm(arm)}
-            for arm in ("augment", "vanilla")
-        )
+        *(by_learner(group.of_arm(arm), "recovery") for arm in ("augment", "vanilla"))
     )
     assert row["difference"].startswith(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
     assert (row["p"], row["seeds"], row["better"]) == (f"{apart.p:.3f}", "2", "higher")

@@ -25,7 +25,7 @@ from experiments.show import gan as gan_figures
 from experiments.show import grids, own_tables
 from experiments.show import paper_tables as tables
 from experiments.show.arms import colour_of
-from experiments.show.compare import by_seed
+from experiments.show.compare import by_learner
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import style
@@ -275,19 +275,38 @@ def test_bad_settings_are_one_line(tmp_path, digits):
 
 
 def test_figure2_draws_the_stored_probes(found):
-    (axis,) = gan_figures.figure2(found).axes
-    means = [line for line in axis.lines if line.get_marker() == "."]
-    assert len(means) == 3
-    for line, model in zip(means, ("uncond", "ssgan", "rotation_only"), strict=True):
-        runs = found[0].of_arm(model)
-        curves = np.stack([run.metrics["probe/best"][1] for run in runs])
-        assert np.array_equal(line.get_ydata(), curves.mean(0))
-        assert line.get_xdata().tolist() == [0, 2, 4]
-    thin = [line.get_ydata().tolist() for line in axis.lines if line.get_linewidth() == 0.4]
-    curves = [
-        r.metrics["probe/best"][1].tolist() for m in ("uncond", "ssgan") for r in found[0].of_arm(m)
+    axes = gan_figures.figure2(found).axes
+    assert len(axes) == 2
+    for axis, metric in zip(axes, ("probe/final_layer", "probe/best"), strict=True):
+        means = [line for line in axis.lines if line.get_marker() == "."]
+        assert len(means) == 3
+        for line, model in zip(means, ("uncond", "ssgan", "rotation_only"), strict=True):
+            runs = found[0].of_arm(model)
+            curves = np.stack([run.metrics[metric][1] for run in runs])
+            assert np.array_equal(line.get_ydata(), curves.mean(0))
+            assert line.get_xdata().tolist() == [0, 2, 4]
+        thin = [line.get_ydata().tolist() for line in axis.lines if line.get_linewidth() == 0.4]
+        curves = [
+            r.metrics[metric][1].tolist() for m in ("uncond", "ssgan") for r in found[0].of_arm(m)
+        ]
+        assert thin == curves  # of two seeds, no band
+        lines = {line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == ":"}
+        untrained = np.mean([run.metrics[metric][1][0] for run in found[0].runs])
+        stored = {untrained}
+        if metric == "probe/final_layer":
+            stored.add(np.mean([run.result["probe_pixels"] for run in found[0].runs]))
+        assert lines == stored
+
+
+def test_figure2_of_older_runs_has_the_best_block_alone(found):
+    older = [
+        dataclasses.replace(
+            run, metrics={k: v for k, v in run.metrics.items() if k != "probe/final_layer"}
+        )
+        for run in found[0].runs
     ]
-    assert thin == curves  # of two seeds, no band
+    (axis,) = gan_figures.figure2([Group(older, "")]).axes
+    assert "best block" in axis.get_ylabel()
 
 
 def test_every_block_is_drawn(found):
@@ -400,7 +419,7 @@ def test_a_probe_that_did_not_converge_is_marked(found):
     best = int(blocks[:, 1].argmax()) + 1
     for block, crosses in ((best, [[2]]), (best % 4 + 1, [])):
         broken = {**run.metrics, f"probe/converged_{block}": (steps, np.array([1.0, 0.0, 1.0]))}
-        (axis,) = gan_figures.figure2([Group([dataclasses.replace(run, metrics=broken)], "")]).axes
+        _, axis = gan_figures.figure2([Group([dataclasses.replace(run, metrics=broken)], "")]).axes
         drawn = [line for line in axis.lines if line.get_marker() == "x"]
         assert [line.get_xdata().tolist() for line in drawn] == crosses
 
@@ -425,7 +444,7 @@ def test_tables_hold_the_stored_numbers(found):
     last = mean_interval([r.metrics["probe/block_3"][1][-1] for r in found[0].of_arm("ssgan")])
     assert row["accuracy, ours"] == tables.shown(last) and row[tables.PEAK_MINUS_END] == ""
     row = probes[(probes["model"] == "ssgan") & (probes["block"] == "best")].iloc[0]
-    fall = mean_interval(list(by_seed(found[0].of_arm("ssgan"), "probe_fall").values()))
+    fall = mean_interval(list(by_learner(found[0].of_arm("ssgan"), "probe_fall").values()))
     assert row[tables.PEAK_MINUS_END].startswith(tables.shown(fall, "+"))
     # Beside CIFAR-10 stand the paper's values, under whatever images are called CIFAR-10 (...).
     named = [dataclasses.replace(run, data="CIFAR-10 (JPEG q75)") for run in runs]
@@ -481,9 +500,9 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     runs = found[0].of_arm("uncond")
     curves = [run.metrics["probe/best"][1] for run in runs]
     peaks = [curve[1:].argmax() + 1 for curve in curves]
-    expected = {i: curves[i][peaks[1 - i]] - curves[i][-1] for i in (0, 1)}
-    assert by_seed(runs, "probe_fall") == pytest.approx(expected)
-    assert by_seed(runs[:1], "probe_fall") == {}
+    expected = {(i, i): curves[i][peaks[1 - i]] - curves[i][-1] for i in (0, 1)}
+    assert by_learner(runs, "probe_fall") == pytest.approx(expected)
+    assert by_learner(runs[:1], "probe_fall") == {}
 
 
 def test_a_damaged_table_is_named_and_passed_over(folder, tmp_path, capsys):

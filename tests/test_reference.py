@@ -6,7 +6,8 @@ import re
 import pytest
 from conftest import PROJECT
 
-from experiments.run.stored import runs_and_rest
+from experiments.run.packed import files_of
+from experiments.run.stored import run_folders, runs_and_rest
 from experiments.show import grids
 from experiments.show.tables import TABLES
 from experiments.show.texts import EMPTY
@@ -20,10 +21,12 @@ def runs():
 
 
 def test_they_are_plain_files_of_complete_runs(runs):
-    assert len(runs) == len(list(REFERENCE.iterdir())) >= 60
-    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
+    folders = run_folders(REFERENCE)
+    assert len(runs) == len(folders) >= 60
+    assert {path.suffix for path in REFERENCE.iterdir() if path.is_file()} <= {".zip"}
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < 40e6
+    files = [folder / name for folder in folders for name in files_of(folder)]
     assert {path.suffix for path in files} <= {".json", ".txt", ".csv", ".png"}
-    assert sum(path.stat().st_size for path in files) < 30e6
     for path in files:
         if path.suffix in (".json", ".txt"):
             assert not re.search(r"[\"'\s=](/\w+){2}", path.read_text()), f"a path in {path}"

@@ -58,6 +58,9 @@ def test_the_page_needs_nothing_but_itself(page):
 
 def test_every_figure_says_where_it_comes_from(page):
     sections = re.findall(r"<section.*?</section>", page.read_text(), re.S)
+    titles = [figures.FIGURES[name].title for name in ("cures", "figure1")]
+    for title, section in zip(titles, sections, strict=False):  # it begins with these
+        assert f"<h2>{title}</h2>" in section
     assert len(sections) == len(figures.NAMES)
     (section,) = [s for s in sections if "<h2>Figure 3" in s]
     words = "CIFAR-10 (JPEG q75); preset cpu; seeds 0, 1, 2, 3"

@@ -23,13 +23,16 @@ from experiments.benchmarks import (
 )
 from experiments.run import checkpoints
 from experiments.run.exit_codes import TRY_LATER
+from experiments.run.packed import files_of
+from experiments.run.stored import run_folders
 from forgetting.errors import UserError
 
 
 def write_runs(folder: Path, n: int) -> None:
     """n runs of the shipped runs' settings and length, each of a seed of its own, its values moved
     by a little noise."""
-    templates = sorted(p.parent for p in (PROJECT / "results/reference").glob("*-cpu-*/run.json"))
+    shipped = run_folders(PROJECT / "results/reference")
+    templates = [run for run in shipped if "-cpu-" in run.name]
     if not templates:
         raise UserError("bench: there are no runs in results/reference to make more from")
     for i in range(n):
@@ -37,7 +40,7 @@ def write_runs(folder: Path, n: int) -> None:
         run = folder / str(i + 1)
         run.mkdir(parents=True)
         noise = np.random.default_rng(i)
-        for path in template.iterdir():
+        for path in (template / name for name in files_of(template)):
             if path.suffix != ".json":
                 (run / path.name).write_bytes(path.read_bytes())
                 continue

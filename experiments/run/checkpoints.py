@@ -2,7 +2,8 @@
 
 What of a study's state never changes any more, it may give as parts: state["study"]["parts"], a
 dictionary from a name to its content. Each part is written once, to a file of its own that the
-checkpoints name.
+checkpoints name. Of a run's metrics a checkpoint holds state["logged"], how many values of each
+there are. The values are in the run's folder before it, and cut to so many when it is read.
 """
 
 import hashlib
@@ -14,12 +15,13 @@ from typing import Any
 
 import torch
 
+from experiments.run import metrics_file
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 from forgetting.settings import word
 
 KEEP = 2
-VERSION = 4  # of what a checkpoint holds; another one cannot be gone on with
+VERSION = 5  # of what a checkpoint holds; another one cannot be gone on with
 # A file's name carries the start of its content's SHA-256, a checkpoint's its step before that.
 NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{16}\.pt")
 DIGEST = re.compile(r".+-([0-9a-f]{16})\.pt")
@@ -80,12 +82,13 @@ def step_of(path: Path) -> int:
 
 
 def load(folder: Path) -> dict | None:
-    """The newest checkpoint that is whole, or None. A damaged one is named and passed over.
+    """The newest checkpoint that is whole, with the metrics that it counts as state["metrics"], or
+    None. A damaged one is named and passed over.
 
     Raises UserError for one of another version.
     """
     for path in stored(folder):
-        state = _read(path)
+        state, damage = _read(path), "is damaged"
         if state is not None and state.get("version") != VERSION:
             raise UserError(
                 f"resume: {path} is of another version of this program "
@@ -93,10 +96,13 @@ def load(folder: Path) -> dict | None:
             )
         if state is not None:
             parts = {name: _read(folder / file) for name, file in state.pop("parts").items()}
-            if all(part is not None for part in parts.values()):
+            state["metrics"] = metrics_file.read_first(folder, state.pop("logged", {}))
+            if state["metrics"] is None:
+                damage = "counts more metrics than can be read beside it"
+            elif all(part is not None for part in parts.values()):
                 state["study"]["parts"] = parts
                 return state
-        print(f"warning: {path} is damaged; falling back to the checkpoint before it")
+        print(f"warning: {path} {damage}; falling back to the checkpoint before it")
     return None
 
 

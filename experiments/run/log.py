@@ -73,9 +73,10 @@ class Log:
         return {k: (np.array(v["steps"]), np.array(v["values"])) for k, v in self.metrics.items()}
 
     def state(self) -> dict:
-        """Metrics and sums of losses, for a checkpoint."""
+        """How many values of each metric there are, and sums of losses, for a checkpoint."""
         self.look()
-        return {"metrics": self.metrics, "loss_sums": dict(self.loss_sums)}
+        logged = {name: len(columns["steps"]) for name, columns in self.metrics.items()}
+        return {"logged": logged, "loss_sums": dict(self.loss_sums)}
 
 
 def _require_finite(name: str, value: float, step: int) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -52,9 +52,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
         print(f"resumed at step {learner.position}")
     run.info.update(_about(dataset, device), **learner.info, seconds=training.seconds)
     if recorder:  # at once, for the next kill may come before Sacred's first heartbeat
-        with suppress(OSError):
+        with writing(recorder):
             recorder.save_json(run.info, "info.json")
-        require_written(recorder)
 
     print(f"{title}, seed {settings['seed']}, {learner.total_steps} iterations")
     if not checkpoint or not checkpoint["evaluated"]:
@@ -77,10 +76,8 @@ def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str
     result = learner.summary(training.log.curves())
     if recorder:
         require_written(recorder)
-        try:
+        with writing(recorder):
             recorder.write_all(training.log.metrics, run.info)
-        except OSError:
-            require_written(recorder)
     where = f", stored in {os.path.relpath(recorder.dir)}" if recorder else ""
     print(f"{title} done in {sum(training.seconds.values()):.0f} s{where}")
     return result
@@ -118,6 +115,9 @@ class _Training:
             self.save(before)
             raise Interrupted(self.learner.position, self.stop.exit_code()) from None
         self.log.evaluation(values, self.learner.position)
+        if self.recorder:  # before any checkpoint counts them
+            with self.timed("checkpoints"), writing(self.recorder):
+                self.recorder.add_metrics(self.log.metrics)
         self.run.info.update(self.learner.info)
         for name, content in self.learner.artifacts().items() if self.folder else ():
             write_atomically(self.folder / name, content)
@@ -148,13 +148,19 @@ class _Training:
         if self.folder is None:
             return
         complete = self.learner.position == self.learner.total_steps and state["evaluated"]
-        with self.timed("checkpoints"):
-            try:
-                keep = 1 if complete else checkpoints.KEEP
-                checkpoints.save(self.folder, self.learner.position, state, keep)
-            except OSError as error:
-                self.recorder.failure = error
-                require_written(self.recorder)
+        with self.timed("checkpoints"), writing(self.recorder):
+            keep = 1 if complete else checkpoints.KEEP
+            checkpoints.save(self.folder, self.learner.position, state, keep)
+
+
+@contextmanager
+def writing(recorder: RunFolder):
+    """UserError where what is written in it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        recorder.failure = error
+    require_written(recorder)
 
 
 def require_written(recorder: RunFolder) -> None:

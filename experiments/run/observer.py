@@ -1,6 +1,7 @@
 """Sacred's file observer, made to write whole files and to take up a run again."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -16,18 +17,26 @@ class RunFolder(FileStorageObserver):
 
     Sacred's own observer writes in place: killed in the middle of it, a run is unreadable. It also
     reads all metrics back at each heartbeat and writes them again; this one does at the end alone.
+    Until then it is given them by `add_metrics`: a checkpoint cannot wait for a heartbeat.
+
+    It gives a run its id, and is told of everything before other observers are.
 
     metrics: those of a run to take up again, as metrics.json holds them, else None.
     """
 
+    taken = 0  # the largest number of a run that other observers know
+
     def __init__(self, folder: str | Path, metrics: dict | None = None):
-        super().__init__(folder, copy_sources=False)
+        super().__init__(folder, copy_sources=False, priority=math.inf)
         self.resuming = metrics is not None
         self.metrics = metrics
         self.logged = {name: len(m["steps"]) for name, m in (metrics or {}).items()}
         self.failure: OSError | None = None  # Sacred goes on without an observer that fails
         self.whole = False  # whether all that was measured is written
         self.before: dict = {}  # of a run that is taken up again: what its record keeps
+
+    def _maximum_existing_run_id(self):
+        return max(super()._maximum_existing_run_id(), self.taken)
 
     def _make_run_dir(self, _id):
         if self.resuming:
@@ -43,12 +52,12 @@ class RunFolder(FileStorageObserver):
                 (Path(self.basedir) / str(_id) / "run.json").read_text(encoding="utf-8")
             )
             self.before = {key: before[key] for key in ("start_time", "artifacts", "meta")}
+        ex_info = {**ex_info}  # Sacred writes into it, and other observers would read that
         _id = super().started_event(ex_info, command, host_info, start_time, config, meta_info, _id)
         self.run_entry.update(self.before)
         self.before = {}
         if self.resuming:
             # Of what it logged after its checkpoint, nothing.
-            Path(self.dir, "metrics.jsonl").unlink(missing_ok=True)
             self._write(metrics_file.write, self.metrics)
             self.metrics = None
         return _id
@@ -61,6 +70,19 @@ class RunFolder(FileStorageObserver):
         except OSError as error:
             self.failure = error
             raise
+
+    def add_metrics(self, metrics: dict) -> None:
+        """Of all that a run measured so far, write what is not on the disk yet. Raises OSError."""
+        new = {}
+        for name, columns in metrics.items():
+            before = self.logged.get(name, 0)
+            if len(columns["steps"]) > before:
+                new[name] = {"from": before, **{key: m[before:] for key, m in columns.items()}}
+        self._write(metrics_file.append, new)
+        self.logged |= {name: len(metrics[name]["steps"]) for name in new}
+
+    def log_metrics(self, metrics_by_name, info):
+        """At a heartbeat: nothing, for they are written already."""
 
     def write_all(self, metrics: dict, info: dict) -> None:
         """What a run measured, before it counts as complete: Sacred's last heartbeat may be late,
@@ -84,7 +106,7 @@ class RunFolder(FileStorageObserver):
 
     def _gather(self):
         if Path(self.dir, "metrics.jsonl").exists():
-            self._write(metrics_file.write, metrics_file.read(self.dir))
+            self._write(metrics_file.write, metrics_file.read(Path(self.dir)))
 
     def save_json(self, obj, filename):
         if filename == "run.json":
@@ -103,14 +125,3 @@ class RunFolder(FileStorageObserver):
     def artifact_event(self, name, filename, metadata=None, content_type=None):
         if name not in self.run_entry["artifacts"]:  # one that is written anew is listed once
             super().artifact_event(name, filename, metadata, content_type)
-
-    def log_metrics(self, metrics_by_name, info):
-        if self.whole or not metrics_by_name:
-            return
-        line = {}
-        for name, new in metrics_by_name.items():
-            before = self.logged.get(name, 0)
-            times = [time.isoformat() for time in new["timestamps"]]
-            line[name] = {**new, "timestamps": times, "from": before}
-            self.logged[name] = before + len(new["steps"])
-        self._write(metrics_file.append, flatten(line))

@@ -21,14 +21,24 @@ from sacred import Experiment
 from sacred.arg_parser import get_config_updates
 from sacred.initialize import create_run
 
-from experiments.run import checkpoints, output, process, progress, twins
+from experiments.run import (
+    checkpoints,
+    live,
+    other_observers,
+    output,
+    process,
+    progress,
+    twins,
+)
 from experiments.run.beside import cores, run_beside
+from experiments.run.entries import Entry
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
 from experiments.run.locks import Held, sole_user
 from experiments.run.log import Diverged
 from experiments.run.loop import require_written, run_to_the_end
 from experiments.run.observer import RunFolder
+from experiments.run.other_observers import Beside
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
 from experiments.run.stored import Record, Unreadable, read_record
@@ -45,7 +55,7 @@ LEFT_OPEN = (
     *((key, None) for key in ("dataset.size", "dataset.label", "preset", "method", "model")),
 )
 # Incidental, but a run is gone on with as it was where they are not asked for otherwise.
-KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recording"}
+KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recording", "tensorboard"}
 
 
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
@@ -105,6 +115,9 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     if settings["resume"] not in (None, "auto"):
         explicit = flat(updates) if not presets else settings
         settings = _settings_to_resume(folder, settings, explicit, study)
+    others = other_observers.others(experiment, options, folder)
+    if settings["tensorboard"]:
+        live.require()
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
     with progress.said_already():
         settings, dataset = resolve(settings, study.least_classes)
@@ -128,7 +141,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
         for arm in arms:
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
-                held |= _run_arm(study, job, options, presets)
+                held |= _run_arm(study, job, options, presets, others)
                 done = arm
         # An end asked for during the last step of an arm lets that arm finish.
         return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
@@ -221,9 +234,23 @@ def look_up(
     elsewhere: bool = False,
 ) -> twins.Known:
     """What is stored of the one run that `with WORDS` asks for, as `twins.look_up` says it."""
+    return twins.look_up(study, _settings_of(study, words), load, elsewhere)
+
+
+def asked_for(study: Study, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(identity of the one run that `with WORDS` asks for, less its images, which are not looked
+    at; the keys of it that are left open)."""
+    settings = _settings_of(study, words)
+    if settings[study.arm] is None:
+        raise UserError(f"{study.arm}: name one for every run")
+    files = study.parse(settings[study.arm]).content
+    wanted = identity(study, settings, files=files, **study.facts(settings))
+    return wanted, [key for key, value in LEFT_OPEN if key in wanted and wanted[key] == value]
+
+
+def _settings_of(study: Study, words: Sequence[str]) -> dict[str, Any]:
     options = _parse(study.experiment, [study.name, "with", *words])
-    settings = _settings(study, *_read_updates(study, options))
-    return twins.look_up(study, settings, load, elsewhere)
+    return _settings(study, *_read_updates(study, options))
 
 
 def _stored(folder: Path, run_id: str, study: Study) -> Record:
@@ -327,7 +354,7 @@ def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
 # ------------------------------------------------------------------ one run
 
 
-def _run_arm(study, job, options, presets) -> bool:
+def _run_arm(study, job, options, presets, others) -> bool:
     """Bring one arm's run to its end, or exit; whether another process is at it."""
     experiment = study.experiment
     settings, dataset = job["settings"], job["dataset"]
@@ -350,6 +377,8 @@ def _run_arm(study, job, options, presets) -> bool:
         raise UserError("--id: it must be a number, or letters, digits, - and _ behind a letter")
     if options["--id"] and not run_id and (folder / options["--id"]).exists():
         raise UserError(f"--id: there is a run {folder / options['--id']} already")
+    if options["--id"] and not run_id:
+        other_observers.require_free(others, options["--id"])
     options = {**options, "--id": run_id or options["--id"]}
     with ExitStack() as stack:
         if run_id:
@@ -361,10 +390,13 @@ def _run_arm(study, job, options, presets) -> bool:
                 print(f"run {run_id}: {arm.name} is {twins.HELD}")
                 return True
             checkpoint = _load_checkpoint(folder / run_id, dataset)
-        experiment.observers[:] = []
+        observers = []
         if not options["--unobserved"]:
-            metrics = checkpoint["metrics"] if checkpoint else None
-            experiment.observers.append(RunFolder(folder, metrics))
+            recorder = RunFolder(folder, checkpoint["metrics"] if checkpoint else None)
+            recorder.taken = 0 if options["--id"] else other_observers.largest(others)
+            shown = [Entry(live.LiveView(recorder))] if settings["tensorboard"] else []
+            observers = [recorder, *(Beside(other, recorder) for other in (*others, *shown))]
+        stack.enter_context(other_observers.observed_by(experiment, observers))
 
         job["checkpoint"] = checkpoint
         try:
@@ -378,6 +410,6 @@ def _run_arm(study, job, options, presets) -> bool:
             again = checkpoints.how_to_go_on(folder / str(run._id)) if run.observers else ""
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
-        for observer in experiment.observers:
-            require_written(observer)
+        if observers:
+            require_written(recorder)
     return False

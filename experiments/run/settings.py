@@ -118,6 +118,12 @@ COMMON = {
         "stop in good order after 90s, 10m, 2h; exit code 75, resumable",
         incidental=True,
     ),
+    "tensorboard": Setting(
+        False,
+        boolean(),
+        "whether TensorBoard can show the run while it goes on, from its folder",
+        incidental=True,
+    ),
 }
 # What the runner itself does with them; a study is given the others.
 OF_THE_RUNNER = COMMON.keys() - {

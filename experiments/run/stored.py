@@ -1,5 +1,6 @@
 """The one reader of runs' folders: it knows how they are laid out, and checks what it reads."""
 
+import fnmatch
 import functools
 import json
 import shlex
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.run import metrics_file
+from experiments.run import metrics_file, packed
 from experiments.run.identity import arm_name, as_text, identity
+from experiments.run.packed import DAMAGED, Folder, Unreadable
 from experiments.run.study import Study, studies
 from forgetting.arms import names
 from forgetting.errors import UserError
@@ -21,14 +23,10 @@ from forgetting.measures import Logged, of_run
 from forgetting.names import natural, printable
 from forgetting.settings import flat, nested, validate, with_defaults
 
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, *DAMAGED)
 # Settings that every run of this program has, of whatever version.
 FILES_OF_A_RUN = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")
 ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
-
-
-class Unreadable(ValueError):
-    """A folder holds no run of this program, or a damaged one; its text says which and why."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Record:
     run.json, as Sacred has them.
     """
 
-    folder: Path
+    folder: Folder
     study: Study
     settings: dict[str, Any]
     info: dict[str, Any]
@@ -92,8 +90,10 @@ class Record:
             return None
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Folder) -> Record:
     """Raises Unreadable."""
+    if folder.suffix == packed.SUFFIX and folder.is_file():
+        packed.runs_in(folder)  # says what is wrong with it
     settings = flat(_json(folder / "config.json"))
     of = [study for study in studies().values() if study.arm in settings]
     if len(of) != 1 or not settings.keys() >= ALWAYS_THERE:
@@ -117,12 +117,12 @@ def read_record(folder: Path) -> Record:
     return Record(folder, study, settings, info, run)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Folder) -> dict[str, Any]:
     """The object that a file holds."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None
+        content = json.loads(path.read_bytes().decode())
+    except (OSError, *DAMAGED) as error:
+        raise Unreadable(f"{path.name} cannot be read: {packed.reason(error)}") from None
     except ValueError as error:
         raise Unreadable(f"{path.name} is no whole JSON: {error}") from None
     if not isinstance(content, dict):
@@ -132,16 +132,17 @@ def _json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One completed run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
+    """One run. `metrics`: name -> (steps (K,) int64, values (K,) float64).
 
     arm: with those of its own settings that are not at their default. config: all settings, as
     Sacred nests them, what an older run lacks at its default. identity: what it computes from.
     code: the commit it came from, with a + where files were changed. asked: what followed `with` on
-    the command line.
+    the command line. status: "completed"; an unfinished one is "running" or "interrupted", and has
+    no result.
     """
 
     id: str
-    folder: Path
+    folder: Folder
     study: str
     arm: str
     seed: int
@@ -154,15 +155,30 @@ class StoredRun:
     code: str
     asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+    status: str = "completed"
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "completed"
+
+    @property
+    def collection(self) -> str:
+        """By name what it lies in: a folder, or a zip less its ending."""
+        return self.folder.parent.name.removesuffix(packed.SUFFIX)
 
     @property
     def unit(self) -> str | int:
         """What was drawn at random: the recording where opponents are recorded, else the seed."""
         return self.identity.get("recording", self.seed)
 
+    @property
+    def updates(self) -> int:
+        """Those done when it last logged something."""
+        return int(max(steps[-1] for steps, _ in self.metrics.values()))
+
     def table(self, name: str) -> pd.DataFrame:
-        """A CSV file that the study kept with the run. Raises OSError or ValueError."""
-        return _csv(self.folder / name)
+        """A CSV file that the study kept with the run. Raises one of READ_ERRORS."""
+        return _csv(self.folder, name)
 
     @property
     def command(self) -> str:
@@ -180,32 +196,37 @@ class StoredRun:
 
 
 @functools.cache
-def _csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path)
+def _csv(folder: Folder, name: str) -> pd.DataFrame:
+    with (folder / name).open("rb") as file:
+        return pd.read_csv(file)
 
 
-def read_run(folder: Path) -> StoredRun:
-    """A completed run. Raises Unreadable."""
+def read_run(folder: Folder, status: str = "completed") -> StoredRun:
+    """A completed run, or one of another status. Raises Unreadable."""
     record = read_record(folder)
     try:
-        return _whole(record)
+        return _whole(record, status)
     except READ_ERRORS as error:
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(f"{type(error).__name__}: {error}") from None
 
 
-def _whole(record: Record) -> StoredRun:
+def _whole(record: Record, status: str) -> StoredRun:
     settings = with_defaults(record.settings, record.study.settings)
     repositories = record.run["experiment"].get("repositories") or [{}]
     commit = (repositories[0].get("commit") or "unknown")[:10]
     if not record.fingerprint:
         raise Unreadable("info.json does not tell its images")
-    if not isinstance(record.run["result"], dict):
+    completed = status == "completed"
+    if completed and not isinstance(record.run["result"], dict):
         raise Unreadable("run.json has no result")
     if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
         raise Unreadable(f"config.json: {lacks[0]} is None")
-    config, metrics = nested(settings), read_metrics(record.folder)
+    config, metrics, result = nested(settings), read_metrics(record.folder), {}
+    if completed:
+        measured = of_run(Logged(metrics, config, _past_fakes(record.folder)))
+        result = record.run["result"] | measured
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}
     return StoredRun(
@@ -218,16 +239,17 @@ def _whole(record: Record) -> StoredRun:
         preset=settings["preset"],
         config=config,
         identity=record.identity,
-        result=record.run["result"] | of_run(Logged(metrics, config, _past_fakes(record.folder))),
+        result=result,
         # A class that was named in bytes which are no text has question marks.
         info=json.loads(json.dumps(record.info, ensure_ascii=False).encode(errors="replace")),
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
+        status=status,
     )
 
 
-def read_metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_metrics(folder: Folder) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name -> (steps (K,) int64, values (K,) float64), of a run under way, too: what it has logged
     so far. Raises Unreadable."""
     try:
@@ -236,8 +258,8 @@ def read_metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             name: (np.array(m["steps"], np.int64), np.array(m["values"], np.float64))
             for name, m in stored.items()
         }
-    except OSError as error:
-        raise Unreadable(f"metrics.json cannot be read: {error.strerror}") from None
+    except (OSError, *DAMAGED) as error:
+        raise Unreadable(f"metrics.json cannot be read: {packed.reason(error)}") from None
     except json.JSONDecodeError as error:
         raise Unreadable(f"metrics.json is no whole JSON: {error}") from None
     except READ_ERRORS as error:
@@ -248,21 +270,33 @@ def read_metrics(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return metrics
 
 
-def _past_fakes(folder: Path) -> list[dict]:
+def _past_fakes(folder: Folder) -> list[dict]:
     """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
     says which that was."""
     try:
-        table = _csv(folder / "past_fakes.csv")
+        table = _csv(folder, "past_fakes.csv")
         whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
         return table.to_dict("records") if whole else []
     except READ_ERRORS:
         return []
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """Of all that may be runs in `folder`, in the order of their ids."""
-    found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
-    return sorted(found, key=lambda path: natural(path.name))
+def _by_name(path: Folder) -> list:
+    return natural(path.name)
+
+
+def run_folders(folder: Path) -> list[Folder]:
+    """Of all that may be runs in the zips in `folder`, and then in itself, in the order of their
+    ids. A zip without any stands for itself: what reads it as a run is told why."""
+    if not folder.is_dir():
+        return []
+    found: list[Folder] = []
+    for path in sorted(folder.glob(f"*{packed.SUFFIX}")):
+        try:
+            found += sorted(packed.runs_in(path), key=_by_name) if path.is_file() else []
+        except Unreadable:
+            found.append(path)
+    return found + sorted((path.parent for path in folder.glob("*/run.json")), key=_by_name)
 
 
 def stored_runs(*folders: str | Path) -> list[StoredRun]:
@@ -289,7 +323,7 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
                     continue
                 run = read_run(path)
             except Unreadable as error:
-                print(f"passed over {path}: {error}", file=sys.stderr)
+                print(f"passed over {printable(str(path))}: {error}", file=sys.stderr)
                 continue
             key = as_text(run.identity)
             repeated += key in here
@@ -309,16 +343,15 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
 def load_runs(*folders: str | Path) -> pd.DataFrame:
     """One row a logged value: run, study, data, preset, arm, seed, metric, step, value.
 
-    The runs are those of `stored_runs`; a run's id stands behind its folder's name where several
-    folders are given.
+    The runs are those of `stored_runs`; a run's id stands behind its folder's name where they lie
+    in several folders or zips.
     """
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
+    runs = stored_runs(*folders)
     curves = [
-        (run, name, steps, values)
-        for run in stored_runs(*folders)
-        for name, (steps, values) in run.metrics.items()
+        (run, name, steps, values) for run in runs for name, (steps, values) in run.metrics.items()
     ]
     lengths = [len(steps) for _, _, steps, _ in curves]
 
@@ -327,10 +360,10 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
         codes, texts = pd.factorize(np.array([of_run(*curve) for curve in curves], object))
         return pd.Series(pd.Categorical.from_codes(np.repeat(codes, lengths), texts))
 
-    several = len(folders) > 1
+    several = len(folders) > 1 or len({str(run.folder.parent) for run in runs}) > 1
     return pd.DataFrame(
         {
-            "run": column(lambda run, *_: str(run.folder) if several else run.id),
+            "run": column(lambda run, *_: str(run.folder).rstrip("/") if several else run.id),
             "study": column(lambda run, *_: run.study),
             "data": column(lambda run, *_: run.data),
             "preset": column(lambda run, *_: str(run.preset)),
@@ -343,8 +376,9 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
     )
 
 
-def sample_grids(folder: Path) -> list[Path]:
+def sample_grids(folder: Folder) -> list[Folder]:
     """Of a run's grids of samples, samples-<updates>.png, the first, the last and two between."""
-    grids = sorted(folder.glob("samples-*.png"), key=lambda path: natural(path.name))
+    names = fnmatch.filter(packed.files_of(folder), "samples-*.png")
+    grids = sorted((folder / name for name in names), key=_by_name)
     last = len(grids) - 1
     return [grids[i] for i in sorted({0, last // 3, 2 * last // 3, last})] if grids else []

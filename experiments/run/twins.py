@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def find(
 ) -> tuple[Record | None, str | None]:
     """(record, status) of a run with the identity `wanted` (but some of it): a complete one, else
     one that another process is working on (its status: HELD), else the one furthest on that can be
-    gone on with, else (None, None). A run's copy is not gone on with: it was made to be kept."""
+    gone on with, else (None, None). A run's copy is not gone on with: it was made to be kept; nor
+    is one in a zip."""
     unfinished: list[tuple[float, str, Record, str]] = []
     for run in run_folders(folder):
         try:
@@ -42,6 +44,8 @@ def find(
             except Unreadable as error:
                 print(f"warning: {run} says it is complete, but {error}; passed over")
                 continue
+        if not isinstance(run, Path):
+            continue
         if record.copy_of:
             print(f"warning: {run} is a copy of run {record.copy_of}; passed over")
             continue
@@ -125,7 +129,11 @@ def look_up(
 @functools.cache
 def _shipped() -> list[Record]:
     """The runs that are shipped with the project."""
-    return [read_record(run) for run in run_folders(REFERENCE)]
+    found = []
+    for run in run_folders(REFERENCE):
+        with suppress(Unreadable):  # the figures name it
+            found.append(read_record(run))
+    return found
 
 
 def _shipped_seconds(wanted: Mapping[str, Any], but: Sequence[str]) -> float | None:

@@ -70,8 +70,8 @@ def with_metric(runs: Iterable[StoredRun], metric: str) -> list[StoredRun]:
 
 
 def distance_metrics(runs: Sequence[StoredRun]) -> list[str]:
-    """fid and fd_<extractor>, as far as all of the runs have them."""
-    logged = [set(run.result) & set(run.metrics) for run in runs]
+    """fid and fd_<extractor>, as far as all of the runs have them, in their result if complete."""
+    logged = [set(run.result or run.metrics) & set(run.metrics) for run in runs]
     names = set.intersection(*logged) if logged else set()
     return sorted(filter(is_distance, names))
 

@@ -12,15 +12,17 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun, runs_and_rest
+from experiments.run.unfinished import unfinished_runs
 from experiments.show import gan as gan_figures
-from experiments.show import grids
+from experiments.show import grids, kept_and_taught
 from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
 from experiments.show.memory import twins_of, with_memory
 from experiments.show.planted import with_kept
-from experiments.show.plotting import empty, style
+from experiments.show.plotting import completed, empty, style, which
 from experiments.show.report import Entry, report
 from experiments.show.tables import TABLES
 from experiments.show.texts import latex, markdown
@@ -39,6 +41,7 @@ class Drawing:
     select: Callable[[Sequence[Group]], Sequence[Group]] = list
     made_by: str = ""  # the command that makes such runs; "": the study's own
     with_twins: bool = False  # whether omission twins, which no group holds, tell some of it
+    live: bool = False  # whether it can show runs that are not complete, too
 
 
 SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
@@ -71,6 +74,7 @@ FIGURES = {
         "block's. A fall is forgetting. A cross: the classifier did not converge.",
         gan_figures.figure2,
         gan_figures.probed,
+        live=True,
     ),
     "figure3": Drawing(
         SEQUENTIAL,
@@ -79,6 +83,7 @@ FIGURES = {
         "the task, the dashed line ends a cycle through the classes, dotted is chance.",
         sequential_figures.figure3,
         sequential_figures.one_vs_all,
+        live=True,
     ),
     "figure4": Drawing(
         GAN,
@@ -95,6 +100,7 @@ FIGURES = {
         "As Figure 2, every residual block for itself.",
         gan_figures.probe_by_block,
         gan_figures.probed,
+        live=True,
     ),
     "past_fakes": Drawing(
         GAN,
@@ -117,6 +123,7 @@ FIGURES = {
         "The distance of Figure 4 along the way.",
         gan_figures.quality,
         gan_figures.measured,
+        live=True,
     ),
     "samples": Drawing(
         GAN,
@@ -124,6 +131,7 @@ FIGURES = {
         "The same latents every time, a row a model, its first seed.",
         gan_figures.samples,
         gan_figures.first_seeds,
+        live=True,
     ),
     "representation": Drawing(
         SEQUENTIAL,
@@ -131,6 +139,7 @@ FIGURES = {
         "Test accuracy of a linear probe of the frozen features at each task's end.",
         sequential_figures.representation,
         sequential_figures.probed,
+        live=True,
     ),
     "accuracy_matrix": Drawing(
         SEQUENTIAL,
@@ -167,6 +176,18 @@ FIGURES = {
         opponent_figures.opponents,
         opponent_figures.with_joint,
         "python experiments/sweep.py opponents --preset cpu",
+        live=True,
+    ),
+    "planted": Drawing(
+        SEQUENTIAL,
+        "Planted knowledge: what is kept, and what is taught beside",
+        "Nets began with updates on the images' classes, or not. A linear probe of the vector that "
+        "the heads read says what is left of it (full lines) and what training alone gives "
+        "(dashed). Kept is the first minus the second, taught is the second above the untrained "
+        "net, both means over the run. Dotted: references, and no bounds.",
+        kept_and_taught.planted,
+        kept_and_taught.with_planted,
+        "python experiments/sweep.py planted --preset cpu",
     ),
 }
 NAMES = [*FIGURES, *TABLES]
@@ -178,9 +199,13 @@ def draw(
     out: str | Path,
     only: Sequence[str] = (),
     page: str | Path | None = None,
+    live: bool = False,
 ) -> list[Path]:
     """Write figures (PNG, PDF) and tables (CSV, Markdown, LaTeX) into `out`, and the report to
-    `page` where one is named; the paths of what is there to look at."""
+    `page` where one is named; the paths of what is there to look at.
+
+    live: runs that are not complete, too, in figures of curves and samples; in no table.
+    """
     style()
     runs, left_out = runs_and_rest(*folders)
     runs = with_kept(with_memory(runs))
@@ -190,18 +215,21 @@ def draw(
             f"in {' and '.join(OF_GRIDS)} alone, of grids: {len(runs) - len(without_grids)} runs",
             file=sys.stderr,
         )
+    under_way = _under_way(folders, runs) if live else []
     out = Path(out)
     written, entries = [], []
     _boxes.clear()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in only or NAMES:
-            make = _figure if name in FIGURES else _table
-            path, entry = make(name, runs if name in OF_GRIDS else without_grids, out)
+            of = runs if name in OF_GRIDS else without_grids
+            if name in FIGURES and FIGURES[name].live:
+                of = [*under_way, *of]
+            path, entry = (_figure if name in FIGURES else _table)(name, of, out)
             written.append(path)
             entries.append(entry)
         if page:
-            write_atomically(page, _bytes(report(entries, left_out)))
+            write_atomically(page, _bytes(report(entries, left_out, len(under_way))))
             written.append(Path(page))
     except OSError as error:
         where = error.filename or out
@@ -212,6 +240,15 @@ def draw(
             file=sys.stderr,
         )
     return written
+
+
+def _under_way(folders: Sequence[str | Path], runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The unfinished runs but those that are there complete, too."""
+    done = {as_text(run.identity) for run in runs}
+    found = [run for run in unfinished_runs(*folders) if as_text(run.identity) not in done]
+    if found:
+        print(f"drawn dashed, not complete: {', '.join(map(which, found))}", file=sys.stderr)
+    return found
 
 
 def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
@@ -230,7 +267,8 @@ def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entr
         write_atomically(out / f"{name}.{suffix}", content)
     picture = out / f"{name}.png"
     made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
-    return picture, Entry(drawing.title, drawing.shows, made_by, runs, picture=picture)
+    entry = Entry(drawing.title, drawing.shows, made_by, completed(runs), picture=picture)
+    return picture, entry
 
 
 _boxes: set[str] = set()  # letters that the font lacks, in what was drawn

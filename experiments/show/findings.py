@@ -37,8 +37,8 @@ QUESTIONS = (
 
 
 def sentences(runs: Sequence[StoredRun]) -> list[str]:
-    """The answers, each of the group with the latest run of those that have one; ids, which count
-    up in a folder, tell which that is."""
+    """The answers, each of the group with the latest run of those that have one: by their ids,
+    which are numbers in a folder."""
     found = []
     for question in QUESTIONS:
         of = groups([run for run in runs if question.of(run)], question.study)

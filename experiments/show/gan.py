@@ -1,9 +1,9 @@
 """Figures of the discriminator-probe study."""
 
+import io
 import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,15 +11,30 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from experiments.run.packed import Folder
 from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
 from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
-from experiments.show.plotting import draw_curve, keep, label, leftmost, legend, panels, rows, units
+from experiments.show.plotting import (
+    completed,
+    draw_arm,
+    draw_curve,
+    keep,
+    label,
+    leftmost,
+    legend,
+    panels,
+    rows,
+    units,
+)
+from experiments.show.references import SUPERVISED, draw_references
+from forgetting.measures import BEST_BLOCK, FINAL_LAYER
 
 DOTS = {"marker": ".", "markersize": 3, "linewidth": 1}
 ROTATIONS = (0, 90, 180, 270)
+LAYERS = {FINAL_LAYER: "final layer", BEST_BLOCK: "best block"}
 
 
 # ------------------------------------------------------------------ which runs a figure shows
@@ -60,9 +75,9 @@ def with_rotations(found: Sequence[Group]) -> list[Group]:
 
 
 def first_seeds(found: Sequence[Group]) -> list[Group]:
-    """A group a model, of its first seed."""
+    """A group a model, of its first seed, of a completed run where there is one."""
     return [
-        Group([group.of_arm(model)[0]], group.differs)
+        Group([min(group.of_arm(model), key=lambda run: not run.completed)], group.differs)
         for group in keep(found, lambda run: bool(sample_grids(run.folder)))
         for model in arms_of(group)
     ]
@@ -89,23 +104,32 @@ def figure2(found: Sequence[Group]) -> Figure:
     """Linear-probe accuracy over GAN iterations: Figure 2 of Chen et al., arXiv 1811.11212."""
 
     def draw(part, group):
-        (axis,) = panels(part, 1)
-        for model in arms_of(group):
-            runs = group.of_arm(model)
-            line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
-            draw_curve(axis, runs, "probe/best", **line)
-            mark_unconverged(axis, runs, "probe/best", colour_of(model))
-        axis.set_xlabel("generator updates")
-        axis.set_ylabel("linear probe of the\nbest block, test accuracy")
+        metrics = [name for name in LAYERS if any(name in run.metrics for run in group.runs)]
+        axes = panels(part, len(metrics))
+        for axis, metric in zip(axes, metrics, strict=True):
+            for model in (model for model in arms_of(group) if model != SUPERVISED):
+                runs = [run for run in group.of_arm(model) if metric in run.metrics]
+                if not runs:
+                    continue
+                draw_arm(axis, runs, metric, 30, color=colour_of(model), **DOTS)
+                if metric == BEST_BLOCK:
+                    mark_unconverged(axis, runs, metric, colour_of(model))
+            if FINAL_LAYER in metrics:
+                draw_references(axis, group.runs, metric)
+            axis.set_xlabel("generator updates")
+            axis.set_ylabel(f"linear probe of the\n{LAYERS[metric]}, test accuracy")
         # Beside the axes: the bands of five arms leave no room in them.
         beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axis.legend(frameon=False, fontsize="x-small", **beside)
+        axes[-1].legend(frameon=False, fontsize="x-small", **beside)
 
     return rows(found, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
 
 
 def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:
-    """A cross where a probe of some run did not converge."""
+    """A cross where a probe of some completed run did not converge."""
+    runs = completed(runs)
+    if not runs:
+        return
     block = metric.removeprefix("probe/block_")
     if metric == "probe/best":
         converged = np.min([_best_converged(run) for run in runs], axis=0)
@@ -228,8 +252,7 @@ def quality(found: Sequence[Group]) -> Figure:
         for axis, metric in zip(panels(part, len(metrics)), metrics, strict=True):
             for model in arms_of(group):
                 runs = group.of_arm(model)
-                line = {"label": label(runs, 30, in_words=True), "color": colour_of(model), **DOTS}
-                draw_curve(axis, runs, metric, **line)
+                draw_arm(axis, runs, metric, 30, color=colour_of(model), **DOTS)
             axis.set_xlabel("generator updates")
             axis.set_ylabel("FID" if metric == "fid" else f"Fréchet distance\n{metric}")
             legend(axis, len(group.arms()))
@@ -244,14 +267,21 @@ def samples(found: Sequence[Group]) -> Figure:
         (run,) = group.runs
         shown = sample_grids(run.folder)
         for axis, path in zip(panels(part, len(shown)), shown, strict=True):
-            axis.imshow(plt.imread(path))
+            axis.imshow(picture(path))
             axis.set_axis_off()
-            axis.set_title(f"{wrapped(run.arm, 30)}, {updates(path)} updates", fontsize="x-small")
+            state = "" if run.completed else f" ({run.status})"
+            title = f"{wrapped(run.arm, 30)}, {updates(path)} updates{state}"
+            axis.set_title(title, fontsize="x-small")
 
     return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
 
 
-def updates(grid: Path) -> int:
+def picture(path: Folder) -> np.ndarray:
+    """The PNG in a file, in a zip or not."""
+    return plt.imread(io.BytesIO(path.read_bytes()))
+
+
+def updates(grid: Folder) -> int:
     """samples-000400.png -> 400."""
     return int(grid.stem.split("-")[1])
 
@@ -263,7 +293,7 @@ def figure1(found: Sequence[Group]) -> Figure:
     def draw(part, group):
         (run,) = group.runs
         table = run.table("rotations.csv")
-        images = split_grid(plt.imread(run.folder / "rotations.png"), table["image"].nunique())
+        images = split_grid(picture(run.folder / "rotations.png"), table["image"].nunique())
         axes = part.subplots(len(ROTATIONS), len(images))
         for row in table.itertuples():
             turns = row.degrees // 90

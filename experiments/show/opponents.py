@@ -14,24 +14,30 @@ from experiments.show.groups import Group
 from experiments.show.intervals import Learners, by_unit, mean_interval
 from experiments.show.memory import REACHABLE, is_joint, joint_runs, key_of_all
 from experiments.show.plotting import (
+    completed,
     draw_curve,
     keep,
     leftmost,
     lines,
     of_units,
     panels,
+    progress,
     rows,
+    unfinished,
     units,
 )
+from experiments.show.references import SUPERVISED
 from experiments.show.sequential import STUDY, mark_tasks
 from forgetting.measures import MEMORY, Logged, accuracy_matrix, meets_fakes
 
 JOINT = "joint"  # as an arm: the baseline, with all generators at once
 PER_LINE = 5  # matrices
 TICKS = 8  # at most, of generators
-# Heights in inches: a line of matrices, curves, an entry of their legend; an arm's row, and what is
-# around them.
-MATRICES, CURVES, ENTRY, ROW, AROUND = 1.75, 2.2, 0.14, 0.27, 1.05
+# Heights in inches: matrices, of a line's width and beside it; curves and an entry of their legend;
+# an arm's row, and what is around all of them.
+LINE, BESIDE, HIGHEST = 5.5, 0.65, 2.05
+CURVES, ENTRY = 2.2, 0.14
+ROW, AROUND = 0.27, 1.05
 
 
 # ------------------------------------------------------------------ which runs a figure shows
@@ -40,7 +46,7 @@ MATRICES, CURVES, ENTRY, ROW, AROUND = 1.75, 2.2, 0.14, 0.27, 1.05
 def with_joint(found: Sequence[Group]) -> list[Group]:
     """The groups of runs that met recorded generators, in each the joint reference as one more arm
     where there is one; what is the reference alone is no group."""
-    of_fakes = keep(found, lambda run: meets_fakes(run.config))
+    of_fakes = keep(found, lambda run: meets_fakes(run.config) and run.arm != SUPERVISED)
     joint = joint_runs(run for group in of_fakes for run in group.runs)
     result = []
     for group in of_fakes:
@@ -59,11 +65,16 @@ def _arms(group: Group) -> list[str]:
     return sorted(arms_of(group), key=lambda arm: arm == JOINT)
 
 
+def _whole_arms(group: Group) -> list[str]:
+    """Those with a run that is complete."""
+    return [arm for arm in _arms(group) if completed(group.of_arm(arm))]
+
+
 def _name(group: Group, arm: str, width: int) -> str:
     """In lines of about `width` characters; with how many recordings it is of, where that is not
     all of the group's."""
-    count = units(group.of_arm(arm))
-    few = "" if count == units(group.runs) else f", {count}"
+    count = units(completed(group.of_arm(arm)))
+    few = "" if count == units(completed(group.runs)) else f", {count}"
     return wrapped(("joint (all at once)" if arm == JOINT else arm) + few, width)
 
 
@@ -80,13 +91,13 @@ def opponents(found: Sequence[Group]) -> Figure:
 
     def draw(part, group):
         above, below = part.subfigures(2, 1, height_ratios=[_of_matrices(group), _of_curves(group)])
-        arms = _arms(group)
+        arms = _whole_arms(group)
         axes = panels(above, len(arms) + 1, PER_LINE)
         for axis, arm in zip(axes, arms, strict=False):
-            values = of_units(group.of_arm(arm), last_cycle).mean(0)
-            mesh = _draw_matrix(axis, values, outlined=arm != JOINT)
+            values = of_units(completed(group.of_arm(arm)), last_cycle).mean(0)
+            _draw_matrix(axis, values, outlined=arm != JOINT)
             axis.set_title(_name(group, arm, 24), fontsize="x-small")
-        _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
+        mesh = _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
         axes[-1].set_title("colour alone (no net)", fontsize="x-small")
         for axis in leftmost(axes):
             axis.set_ylabel("after generator", fontsize="x-small")
@@ -103,13 +114,23 @@ def opponents(found: Sequence[Group]) -> Figure:
 
 
 def _of_matrices(group: Group) -> float:
-    return MATRICES * lines(len(_arms(group)) + 1, PER_LINE)
+    n = len(_whole_arms(group)) + 1
+    high = lines(n, PER_LINE)
+    return high * min(HIGHEST, BESIDE + LINE / lines(n, high))
 
 
 def _of_curves(group: Group) -> float:
-    return max(
-        CURVES, 0.7 + ENTRY * sum(_name(group, arm, 30).count("\n") + 1 for arm in _arms(group))
-    )
+    return max(CURVES, 0.7 + ENTRY * sum(name.count("\n") + 1 for name, _ in _curves(group)))
+
+
+def _curves(group: Group) -> list[tuple[str, list[StoredRun]]]:
+    """Name and runs of each: the arms', and those of runs that are not complete."""
+    whole = [(_name(group, a, 30), completed(group.of_arm(a))) for a in _whole_arms(group)]
+    return whole + [
+        (f"{wrapped(run.arm, 30)}, {progress(run)}", [run])
+        for arm in _arms(group)
+        for run in unfinished(group.of_arm(arm))
+    ]
 
 
 def last_cycle(run: StoredRun) -> np.ndarray:
@@ -145,12 +166,10 @@ def _draw_first(axis, group: Group) -> None:
     per_cycle, total = mark_tasks(axis, run.config, tasks)
     for start in range(0, total, per_cycle):
         axis.axvspan(start, start + turn, color="0.93", zorder=-1)
-    for arm in _arms(group):
-        runs = [_on_the_first(run) for run in group.of_arm(arm)]
-        line = {"label": _name(group, arm, 30), "color": _colour(arm)}
-        draw_curve(
-            axis, runs, "auc/first", linewidth=1, linestyle="--" if arm == JOINT else "-", **line
-        )
+    for name, runs in _curves(group):
+        arm = runs[0].arm
+        line = {"label": name, "color": _colour(arm), "linestyle": "--" if arm == JOINT else "-"}
+        draw_curve(axis, [_on_the_first(run) for run in runs], "auc/first", linewidth=1, **line)
     axis.set_title("AUC on generator 1 (shaded: its turns; higher is better)", fontsize="small")
     axis.set_ylabel("AUC")
     axis.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
@@ -202,7 +221,8 @@ def _draw_forest(axis, group: Group, measure: str) -> None:
         error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
         axis.errorbar(interval.mean, y, xerr=error, fmt="o", color=colour, markersize=4, capsize=2)
     if not axis.lines:
-        axis.text(0.5, 0.5, "no omission twins", transform=axis.transAxes, ha="center")
+        inside = {"transform": axis.transAxes, "ha": "center", "va": "center"}
+        axis.text(0.5, 0.5, "no omission twins", fontsize="x-small", **inside)
         axis.set_xticks([])
     if reference := joint(group, measure):
         interval = mean_interval(by_unit(reference))

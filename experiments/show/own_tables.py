@@ -102,13 +102,13 @@ def _of_memory(found: Sequence[Remembered]) -> list[dict[str, str]]:
 
 def _aucs(of: Remembered) -> dict[str, tuple[float, float]]:
     """(AUC of the run, of its twins) by the name of a row."""
-    ends = [(float(auc[0]), float(auc[1])) for auc in zip(of.seen[:, -1], of.unseen[:, -1])]
-    rows = {"all but the last, at the end": tuple(map(float, np.mean(ends, axis=0)))}
+    ends = np.stack([of.seen[:, -1], of.unseen[:, -1]], axis=1).tolist()
+    rows = {"all but the last, at the end": tuple(np.mean(ends, axis=0).tolist())}
     for lag, seen, unseen in of.by_lag():
         turns = f"{lag} turn{'s'[: lag - 1]} after their own"
         rows[turns if lag else "those at hand"] = (seen, unseen)
     numbers = zip(of.generators, ends, strict=True)
-    return rows | {f"number {number}, at the end": end for number, end in numbers}
+    return rows | {f"number {number}, at the end": tuple(end) for number, end in numbers}
 
 
 def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:

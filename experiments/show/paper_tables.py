@@ -17,7 +17,7 @@ from experiments.show.compare import difference, distance_metrics, with_metric
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.texts import frame, shown, shown_difference, where
-from forgetting.measures import PROBE_FALL
+from forgetting.measures import FINAL_LAYER, PROBE_FALL
 
 STUDY = "gan_probe"
 REPORTED = Path(__file__).with_name("reported.csv")
@@ -153,15 +153,19 @@ def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
             seen.add((data, model))
             blocks = sorted(m for m in of_arm[0].metrics if m.startswith("probe/block_"))
             fall = shown_difference(difference(group, model, None, PROBE_FALL.name))
-            for metric in [*blocks, "probe/best"]:
+            final = [FINAL_LAYER] if any(FINAL_LAYER in run.metrics for run in of_arm) else []
+            for metric in [*blocks, "probe/best", *final]:
                 best = metric == "probe/best"
-                last = mean_interval([run.metrics[metric][1][-1] for run in of_arm])
+                of_metric = with_metric(of_arm, metric)
+                last = mean_interval([run.metrics[metric][1][-1] for run in of_metric])
                 rows.append(
                     where(group)
                     | {
                         "model": model,
                         "seeds": str(last.n),
-                        "block": metric.removeprefix("probe/").removeprefix("block_"),
+                        "block": metric.removeprefix("probe/")
+                        .removeprefix("block_")
+                        .replace("_", " "),
                         "accuracy, ours": shown(last),
                         "accuracy, paper": reported("table3").get((data, model), "")
                         if best

@@ -41,6 +41,14 @@ def style() -> None:
     )
 
 
+def completed(runs: Iterable[StoredRun]) -> list[StoredRun]:
+    return [run for run in runs if run.completed]
+
+
+def unfinished(runs: Iterable[StoredRun]) -> list[StoredRun]:
+    return [run for run in runs if not run.completed]
+
+
 def units(runs: Sequence[StoredRun]) -> str:
     """How many there are of what was drawn at random: "3 seeds", "10 recordings"."""
     n = len({run.unit for run in runs})
@@ -50,14 +58,30 @@ def units(runs: Sequence[StoredRun]) -> str:
 
 def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
     """The runs' arm, its name in lines of about `width` characters, and how many seeds or
-    recordings they are of."""
+    recordings they are of; each run that is not complete by itself."""
     arm = words(runs[0].study, runs[0].arm) if in_words else runs[0].arm
-    return f"{wrapped(arm, width)}, {units(runs)}"
+    whole = completed(runs)
+    counts = [units(whole)] if whole else []
+    return ", ".join([wrapped(arm, width), *counts, *map(progress, unfinished(runs))])
+
+
+def progress(run: StoredRun) -> str:
+    """Of a run that is not complete: "seed 3 running", "uncond_4, seed 0 interrupted"."""
+    of = run.info.get("recording")
+    return (f"{printable(of['name'])}, " if of else "") + f"seed {run.seed} {run.status}"
 
 
 def caption(group: Group, text: str) -> str:
     """What is shown, from where, and which runs: "reference: 8 runs" or "runs 3, 5"."""
-    return "; ".join(filter(None, [group.title, recordings(group), text, sources(group)]))
+    of = [group.title, recordings(group), text, sources(completed(group.runs))]
+    if dashed := unfinished(group.runs):
+        of.append(f"dashed, not complete: {', '.join(map(which, dashed))}")
+    return "; ".join(filter(None, of))
+
+
+def which(run: StoredRun) -> str:
+    """Of a run that is not complete: "runs/7 (seed 3 running)"."""
+    return f"{printable(run.folder.parent.name)}/{run.id} ({progress(run)})"
 
 
 def recordings(group: Group) -> str:
@@ -70,11 +94,11 @@ def recordings(group: Group) -> str:
     return f"{units(group.runs)}, {named}"
 
 
-def sources(group: Group) -> str:
-    """The runs of a group by their folders' names and ids, the many of a folder counted."""
+def sources(runs: Iterable[StoredRun]) -> str:
+    """The runs by their folders' (or zips') names and ids, the many of one counted."""
     by_folder: dict[str, list[str]] = {}
-    for run in group.runs:
-        by_folder.setdefault(printable(run.folder.parent.name), []).append(run.id)
+    for run in runs:
+        by_folder.setdefault(printable(run.collection), []).append(run.id)
     return ", ".join(
         f"{folder}/{', '.join(ids)}"
         if len(ids) < 7 and all(map(str.isdigit, ids))
@@ -111,15 +135,18 @@ def rows(
     figure = plt.figure(figsize=(WIDTH, sum(heights)))
     parts = figure.subfigures(len(found), squeeze=False, height_ratios=heights)[:, 0]
     for part, group in zip(parts, found, strict=True):
-        counts = {len({run.unit for run in group.of_arm(arm)}) for arm in group.arms()}
+        whole = [completed(group.of_arm(arm)) for arm in group.arms()]
+        counts = {len({run.unit for run in runs}) for runs in whole if runs}
         said = shows
-        if "95 % t band" in shows and min(counts) < 3:
+        if not counts:
+            said = ""
+        elif "95 % t band" in shows and min(counts) < 3:
             said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
             said = "one seed, so no interval"
         if meets_fakes(group.runs[0].config):
             said = said.replace("seed", "recording")
-        text = textwrap.fill(caption(group, said), 118)
+        text = textwrap.fill(caption(group, said), 118, break_on_hyphens=False)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)
     return figure
@@ -154,15 +181,29 @@ def of_units(runs: Iterable[StoredRun], values: Callable[[StoredRun], ArrayLike]
 
 def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
     """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
-    there are two, whose band would be 13 standard errors wide to either side."""
-    steps = runs[0].metrics[metric][0]
-    curves = of_units(runs, lambda run: run.metrics[metric][1])
-    mean, low, high = band(curves)
-    axis.plot(steps, mean, **line)
-    if len(curves) == 2:
-        axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
-    else:
-        axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+    there are two, whose band would be 13 standard errors wide to either side. Of runs that are not
+    complete a dashed line each."""
+    whole = completed(runs)
+    if whole:
+        steps = whole[0].metrics[metric][0]
+        curves = of_units(whole, lambda run: run.metrics[metric][1])
+        mean, low, high = band(curves)
+        axis.plot(steps, mean, **line)
+        if len(curves) == 2:
+            axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
+        else:
+            axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+    for i, run in enumerate(unfinished(runs)):
+        named = {"label": None} if whole or i else {}  # one entry of a legend
+        axis.plot(*run.metrics[metric], **line | named | {"linestyle": "--"})
+
+
+def draw_arm(axis, runs: Sequence[StoredRun], metric: str, width: int, **line) -> None:
+    """Likewise, of an arm's runs and in a legend's words; of runs that are not complete an entry
+    each."""
+    apart = [completed(runs), *([run] for run in unfinished(runs))]
+    for those in filter(None, apart):
+        draw_curve(axis, those, metric, label=label(those, width, in_words=True), **line)
 
 
 def legend(axis, arms: int) -> None:

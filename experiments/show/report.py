@@ -40,12 +40,15 @@ class Entry:
     table: pd.DataFrame | None = None
 
 
-def report(entries: Sequence[Entry], left_out: Mapping[str, int]) -> str:
+def report(entries: Sequence[Entry], left_out: Mapping[str, int], dashed: int = 0) -> str:
     """The page as HTML, with all images inside; it needs neither network nor script.
 
-    left_out: how many runs were not complete, by their status.
+    left_out: how many runs were not complete, by their status; dashed: how many of them figures
+    show all the same.
     """
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items()))
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items())) or "none"
+    if dashed:
+        counts += f"; {dashed} of them drawn dashed, and in no table"
     shown = {run.folder: run for entry in entries for run in entry.runs}
     links = "".join(f'<a href="#e{i}">{_text(e.title)}</a> ' for i, e in enumerate(entries))
     parts = [
@@ -55,7 +58,7 @@ def report(entries: Sequence[Entry], left_out: Mapping[str, int]) -> str:
         f"<title>Do networks forget when their task keeps moving?</title><style>{STYLE}</style>",
         "</head><body><h1>Do networks forget when their task keeps moving?</h1>",
         f"<p>All figures and tables from {len(shown)} stored runs. Left out, not complete: "
-        f"{counts or 'none'}.</p><nav>{links}</nav>",
+        f"{counts}.</p><nav>{links}</nav>",
     ]
     for i, entry in enumerate(entries):
         parts.append(f'<section id="e{i}"><h2>{_text(entry.title)}</h2><p>{_text(entry.shows)}</p>')
@@ -81,7 +84,7 @@ def _origin(entry: Entry) -> str:
     any_recording = any("recording" in run.identity for run in entry.runs)
     rows = [
         {
-            "runs": ", ".join(f"{run.folder.parent.name}/{run.id}" for run in runs),
+            "runs": ", ".join(f"{run.collection}/{run.id}" for run in runs),
             "data": data,
             "preset": preset,
             "arm": arm,

@@ -20,6 +20,8 @@ from experiments.show.groups import Group
 from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.plotting import (
     PER_LINE,
+    completed,
+    draw_arm,
     draw_curve,
     keep,
     label,
@@ -27,9 +29,12 @@ from experiments.show.plotting import (
     legend,
     lines,
     panels,
+    progress,
     rows,
+    unfinished,
     units,
 )
+from experiments.show.references import SUPERVISED
 from experiments.show.texts import shown
 from forgetting.measures import TASKS, TRANSFER, meets_fakes
 
@@ -52,7 +57,8 @@ def figure3(found: Sequence[Group]) -> Figure:
             name = wrapped(words(STUDY, arm), 140 // across)
             letter = ascii_lowercase[i % len(ascii_lowercase)]
             runs = group.of_arm(arm)
-            title = f"({letter}) {name}, {units(runs) if runs else 'no run'}"
+            count = units(whole) if (whole := completed(runs)) else "none complete"
+            title = f"({letter}) {name}, {count if runs else 'no run'}"
             axis.set_title(title, fontsize="x-small" if across > 2 else "small")
         for axis in leftmost(axes):
             axis.set_ylabel("balanced test accuracy,\ncurrent task")
@@ -77,8 +83,14 @@ def draw_current_accuracy(axis, group: Group, arm: str) -> None:
     if not runs:
         axis.text(0.5, 0.6, "no run of this arm", transform=axis.transAxes, ha="center")
         return
-    draw_curve(axis, runs, "accuracy/current", color=colour_of(arm), linewidth=0.9)
-    cycles = [np.mean([run.result[k] for run in runs]) for k in ("first_cycle", "last_cycle")]
+    whole, line = completed(runs), {"color": colour_of(arm), "linewidth": 0.9}
+    draw_curve(axis, whole, "accuracy/current", **line)
+    for run in unfinished(runs):
+        draw_curve(axis, [run], "accuracy/current", label=progress(run), **line)
+        axis.legend(frameon=False, fontsize="x-small", loc="lower right", bbox_to_anchor=(1, 0.1))
+    if not whole:
+        return
+    cycles = [np.mean([run.result[k] for run in whole]) for k in ("first_cycle", "last_cycle")]
     middles = (per_cycle / 2, total - per_cycle / 2)
     for x, value in list(zip(middles, cycles, strict=True))[: config["cycles"]]:
         axis.text(x, 0.04, f"mean {value:.3f}", ha="center", fontsize="small")
@@ -110,8 +122,8 @@ def representation(found: Sequence[Group]) -> Figure:
             axis.axvline(end, color="0.3", linestyle="--", linewidth=1)
         for arm in arms_of(group):
             runs = group.of_arm(arm)
-            line = {"label": label(runs, 40, in_words=True), "color": colour_of(arm)}
-            draw_curve(axis, runs, "probe/final", marker=".", linewidth=1, **line)
+            line = {"color": colour_of(arm), "marker": ".", "linewidth": 1}
+            draw_arm(axis, runs, "probe/final", 40, **line)
         axis.set(xlabel="iterations", ylabel=f"linear probe,\ntest accuracy, {tasks} classes")
         legend(axis, len(group.arms()))
 
@@ -168,7 +180,7 @@ def head_a_task(found: Sequence[Group]) -> list[Group]:
 
 
 def one_vs_all(found: Sequence[Group]) -> list[Group]:
-    return keep(found, lambda run: not meets_fakes(run.config))
+    return keep(found, lambda run: not meets_fakes(run.config) and run.arm != SUPERVISED)
 
 
 def probed(found: Sequence[Group]) -> list[Group]:

@@ -86,16 +86,16 @@ TABLES = {
     "memory": Table(
         "python experiments/sweep.py opponents --preset cpu",
         "Memory of the generators that were met",
-        "A run beside twins that never met a generator: in its turns they met its neighbour. Memory "
-        "is the area under the ROC curve on its held-out fakes minus the twin's: what meeting it "
-        "adds over more turns of its neighbour, while the other generators that the twin omits are "
-        "missing, too. So of a net that remembers nothing it may be below zero. Turns are the last "
+        "Memory: area under the ROC curve (AUC) on a generator's held-out fakes, minus that of a "
+        "twin that never met it. In its turns the twin met its neighbour, so that the neighbour "
+        "had more turns, and the other generators that the twin omits are missing, too: memory is "
+        "what meeting a generator adds over that, and may be below zero. Turns are the last "
         "cycle's. Share: of what joint training reaches above the same twins, a ratio of sums. "
-        "Updates saved: what the twin needs more to learn a generator (to an AUC of 0.9) than the "
-        "run to learn it again. Fakes are made with batch norm's running statistics, which a "
-        "discriminator in a live GAN never meets. Means over recordings; in brackets 95 % t "
-        "intervals, paired by recording and not corrected for their number; one that contains zero "
-        "is undecided.",
+        "Updates saved: those that the twin needs to reach an AUC of 0.9 on it, minus those of "
+        "the run to reach it again. The fakes are made with batch norm's running statistics, "
+        "unlike those in a GAN's training. Means over recordings; in brackets 95 % t intervals, "
+        "paired by recording and not corrected for their number; one that contains zero is "
+        "undecided.",
         that_tell,
         memory,
     ),

@@ -116,7 +116,7 @@ def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
     if "arm" in claim or "baseline" in claim:
         raise UserError(f"{where}: it has terms, and needs no arm and no baseline beside them")
     found = []
-    for term in claim["terms"] if isinstance(claim["terms"], list) else [None]:
+    for term in claim["terms"] if isinstance(claim["terms"], list) and claim["terms"] else [None]:
         whole = isinstance(term, dict) and {"weight", "arm"} <= term.keys()
         whole = whole and not term.keys() - {"weight", "arm", "settings"}
         if not whole or not _is_number(term["weight"]) or not isinstance(term["arm"], str):

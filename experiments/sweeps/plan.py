@@ -20,6 +20,7 @@ from forgetting.errors import UserError
 from forgetting.settings import flat, word
 
 ELSEWHERE = "running elsewhere"
+PRESETS = ("quick", "cpu", "paper")
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class HeldOut:
     def __init__(self, dataset: Dataset, eval_images: int, device: torch.device):
         self.dataset, self.tasks = dataset, len(dataset.classes)
         self.indices = dataset.balanced_test_subset(eval_images).to(device)
+        self.of_classes = torch.arange(len(dataset.test_labels), device=device)
         # A quarter, for a method may look at each in four rotations.
         self.of_methods = dataset.test_images[self.indices[::4]]
 

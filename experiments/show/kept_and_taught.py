@@ -1,0 +1,102 @@
+"""The figure `planted`: what nets keep of planted knowledge, and what training teaches them."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments.run.identity import as_text
+from experiments.run.stored import StoredRun
+from experiments.show.arms import arms_of, colour_of, wrapped
+from experiments.show.compare import by_learner
+from experiments.show.groups import Group
+from experiments.show.intervals import by_unit, mean_interval
+from experiments.show.plotting import draw_curve, rows
+from experiments.show.references import SUPERVISED, draw_references
+from forgetting.measures import FINAL_LAYER, KEPT, TAUGHT
+
+STREAMS = {"abrupt": "moving", "gradual": "moving gradually", "none": "all at once"}
+DIFFER = ("plant_updates", "stream.switch", "stream.blend")
+
+
+def with_planted(found: Sequence[Group]) -> list[Group]:
+    """Groups put together that differ in what was planted and in how the task moves alone, where
+    some of their runs were planted and have a twin."""
+    alike: dict[str, list[Group]] = {}
+    for group in found:
+        rest = {k: v for k, v in group.readable_settings().items() if k not in DIFFER}
+        alike.setdefault(as_text(rest), []).append(group)
+    result = []
+    for groups in alike.values():
+        runs = {run.folder: run for group in groups for run in group.runs}
+        probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
+        if any(KEPT.name in run.result for run in probed):
+            differs = [part for part in groups[0].differs.split(", ") if part]
+            left = [part for part in differs if not part.startswith(DIFFER)]
+            result.append(Group(probed, ", ".join(left)))
+    return result
+
+
+def planted(found: Sequence[Group]) -> Figure:
+    """Left the final layer's probe, planted full and not planted dashed, a panel a stream; right
+    what is kept and what is taught, an arm a point with both intervals."""
+
+    def draw(part, group):
+        switches = [s for s in STREAMS if any(_switch(run) == s for run in group.runs)]
+        axes = part.subplots(1, len(switches) + 1, squeeze=False)[0]
+        for axis, switch in zip(axes, switches, strict=False):
+            _draw_curves(axis, group, switch)
+            axis.set_title(f"{STREAMS[switch]}: full planted,\ndashed not", fontsize="small")
+            axis.sharey(axes[0])
+        axes[0].set_ylabel("linear probe of the final layer,\ntest accuracy")
+        _draw_plane(axes[-1], group, switches)
+
+    return rows(found, "planted, sequential tasks", 2.9, draw, "mean over seeds, 95 % t band")
+
+
+def _switch(run: StoredRun) -> str:
+    return run.identity["stream.switch"]
+
+
+def _draw_curves(axis, group: Group, switch: str) -> None:
+    for arm in (arm for arm in arms_of(group) if arm != SUPERVISED):
+        of_arm = [run for run in group.of_arm(arm) if _switch(run) == switch]
+        for plants, style in ((True, "-"), (False, "--")):
+            runs = [run for run in of_arm if bool(run.config["plant_updates"]) == plants]
+            if runs:
+                line = {"color": colour_of(arm), "linestyle": style, "linewidth": 1}
+                draw_curve(axis, runs, FINAL_LAYER, **line)
+    draw_references(axis, group.runs, FINAL_LAYER)
+    axis.set_xlabel("iterations")
+    axis.locator_params(axis="x", nbins=4)
+
+
+def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
+    """Filled where the opponents move abruptly, else open."""
+    for arm in arms_of(group):
+        for switch in switches:
+            runs = [run for run in group.of_arm(arm) if _switch(run) == switch]
+            kept, taught = (
+                by_unit(by_learner([r for r in runs if KEPT.name in r.result], measure.name))
+                for measure in (KEPT, TAUGHT)
+            )
+            if not kept:
+                continue
+            x, y = mean_interval(kept), mean_interval(taught)
+            colour = colour_of(arm)
+            axis.errorbar(
+                x.mean,
+                y.mean,
+                xerr=None if x.n < 2 else [[x.mean - x.low], [x.high - x.mean]],
+                yerr=None if y.n < 2 else [[y.mean - y.low], [y.high - y.mean]],
+                fmt="o",
+                color=colour,
+                markerfacecolor=colour if switch == "abrupt" else "white",
+                markersize=4,
+                linewidth=0.8,
+                label=wrapped(arm, 20) if switch == switches[0] else None,
+            )
+    axis.axvline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
+    axis.axhline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
+    axis.set(xlabel="kept (planted minus not)", ylabel="taught (above untrained)")
+    axis.set_title("filled: moving; open: not", fontsize="small")
+    axis.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,0 +1,32 @@
+"""What a probe's curve is to be read against: references, and no bounds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.run.stored import StoredRun
+from forgetting.measures import FINAL_LAYER
+
+SUPERVISED = "supervised"  # the arm that learns the labels
+
+
+def references(runs: Sequence[StoredRun], metric: str) -> dict[str, float]:
+    """Words -> the probe's accuracy, means over runs: of the untrained nets, of those trained on
+    the labels as long, and of the pixels themselves."""
+    runs = [run for run in runs if metric in run.metrics]
+    bare = [run for run in runs if not run.config.get("plant_updates")]
+    found = {
+        "untrained": [run.metrics[metric][1][0] for run in bare],
+        SUPERVISED: [run.metrics[metric][1][-1] for run in bare if run.arm == SUPERVISED],
+    }
+    if metric == FINAL_LAYER:
+        pixels = [run.result["probe_pixels"] for run in runs if "probe_pixels" in run.result]
+        found["32 components of the pixels"] = pixels
+    return {words: float(np.mean(values)) for words, values in found.items() if values}
+
+
+def draw_references(axis, runs: Sequence[StoredRun], metric: str) -> None:
+    for words, value in references(runs, metric).items():
+        axis.axhline(value, color="0.4", linestyle=":", linewidth=0.8, zorder=0)
+        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axis.text(1, value, words, fontsize="xx-small", color="0.3", **place)
