@@ -117,7 +117,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
         )
         assert list(folder.glob(f"checkpoint-{step}-*.pt")) and status(folder) == "INTERRUPTED"
     if number == signal.SIGINT:
-        again = start(*words, "resume=auto", "stop_after=3s", cwd=tmp_path)
+        again = start(*words, "resume=auto", "stop_after=0.01s", cwd=tmp_path)
         out, errors = again.communicate(timeout=600)
         assert (again.returncode, errors) == (75, "")
         assert out.count("resumed at step") == out.count("interrupted at step") == 2
