@@ -18,6 +18,8 @@ from experiments import PROJECT
 from experiments.run import progress
 from experiments.run.exit_codes import STOPPED, TRY_LATER
 
+ENDED = (*STOPPED, -progress.AT_ONCE)  # exit codes of what was asked to end
+
 
 def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
     """Run a command for each arm, all at once; the exit code: 1 where one failed, else as a run's.
@@ -31,14 +33,14 @@ def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
     def caught(number, _frame):
         signals.append(number)
         for arm in arms:
-            arm.stop()
+            arm.stop(at_once=len(signals) > 1)
 
     before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for position, (name, command) in enumerate(commands.items()):
             arms.append(_Arm(name, command, threads, len(commands), position))
             if signals:  # while it was being started
-                arms[-1].stop()
+                arms[-1].stop(at_once=len(signals) > 1)
         arms[0].its_turn()
         _listen(arms)
         return _exit_code([arm.end() for arm in arms], signals)
@@ -76,9 +78,9 @@ class _Arm:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
 
-    def stop(self) -> None:
-        """In good order; asked a second time, at once."""
-        self.process.terminate()
+    def stop(self, at_once: bool) -> None:
+        """Or else in good order."""
+        self.process.send_signal(progress.AT_ONCE if at_once else signal.SIGTERM)
         self.its_turn()
 
     def take(self, stream) -> bool:
@@ -92,7 +94,7 @@ class _Arm:
         code = self.process.wait()
         if self.bar is not None:
             self.bar.close()
-        if code < 0 and code not in STOPPED:
+        if code < 0 and code not in ENDED:
             _print(f"error: {self.name}: killed by signal {-code}", sys.stderr)
         return code
 
@@ -157,9 +159,9 @@ def _listen(arms: Sequence[_Arm]) -> None:
 
 
 def _exit_code(codes: Sequence[int], signals: Sequence[int]) -> int:
-    if any(code not in (0, TRY_LATER, *STOPPED) for code in codes):
+    if any(code not in (0, TRY_LATER, *ENDED) for code in codes):
         return 1
-    if stopped := [code for code in codes if code in STOPPED]:
+    if stopped := [code for code in codes if code in ENDED]:
         if len(signals) > 1:  # the end at once, whose code is Ctrl-C's
             return 128 + signal.SIGINT
         by = 128 + signals[0] if signals else stopped[0]
