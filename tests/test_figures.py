@@ -352,6 +352,7 @@ def unforeseen(folder, tmp_path):
 
 
 def test_an_arm_that_nobody_foresaw_is_drawn_like_the_others(unforeseen, tmp_path, capsys):
+    style()  # by which titles are on the left, whatever ran before
     group = groups(stored_runs(unforeseen), "sequential_tasks")[0]
     arms = ["vanilla", "rotation", "augment", "ewc", "ewc+rotation(ewc.weight=10)"]
     assert arms_of(group) == arms
