@@ -228,7 +228,7 @@ def options(*words, study=sequential_tasks.STUDY):
 )
 def test_each_arm_has_the_same_command_with_its_name(words):
     study = sequential_tasks.STUDY
-    commands = runner._commands(study, ["x.py", *words], options(*words))
+    commands = beside.commands(study, ["x.py", *words], options(*words))
     assert list(commands) == list(study.default_arms)
     plain = options(*words)
     for arm, (script, *own) in commands.items():
@@ -241,31 +241,26 @@ def test_each_arm_has_the_same_command_with_its_name(words):
 
 
 @pytest.mark.parametrize(
-    "words,changed,cores,threads",
+    "changed,cores,threads",
     [
-        ([], {}, 2, 1),
-        ([], {}, 1, 0),
-        ([], {"width": 512}, 8, 4),  # eight threads by themselves, a share for each of two
-        ([], {"device": "cuda"}, 8, 0),
-        (["--pdb"], {}, 8, 0),
+        ({}, 2, 1),
+        ({}, 1, 0),
+        ({"width": 512}, 8, 4),  # eight threads by itself, a share for each of two
+        ({"width": 512}, 2, 1),
+        ({"device": "cuda"}, 8, 0),
     ],
 )
-def test_arms_run_beside_each_other_where_each_has_its_cores(
-    words, changed, cores, threads, monkeypatch
-):
+def test_arms_run_beside_each_other_where_each_has_its_cores(changed, cores, threads, monkeypatch):
     from experiments.run import process
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(process, "_usual", cores)
-    monkeypatch.setattr(runner, "cores", lambda: cores)
-    study = sequential_tasks.STUDY
+    monkeypatch.setattr(process, "cores", lambda: cores)
     settings = {"device": "cpu", "batch_size": 64, "dataset.size": 8, "width": 32, **changed}
-    assert runner._threads_beside(study, settings, options(*words), 2) == threads
-    assert runner._threads_beside(study, settings, options(*words), 1) == 0
-    if changed or words or cores == 1:
-        return
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # is kept, and both cores are one arm's
-    assert runner._threads_beside(study, settings, options(*words), 2) == 0
+    assert process.threads_beside(settings, settings["width"], 2) == threads
+    if cores == 2:
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # is kept, and both cores are one arm's
+        assert process.threads_beside(settings, settings["width"], 2) == 0
 
 
 def test_the_threads_go_by_the_widest_net(monkeypatch):

@@ -11,12 +11,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from experiments import PROJECT
 from experiments.run import progress
 from experiments.run.exit_codes import STOPPED, TRY_LATER
+
+if TYPE_CHECKING:  # which imports PyTorch; this module is a sweep's worker's, too
+    from experiments.run.study import Study
 
 ENDED = (*STOPPED, -progress.AT_ONCE)  # exit codes of what was asked to end
 
@@ -49,6 +54,13 @@ def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
             arm.process.kill()  # only where something failed here are there any left
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def commands(study: "Study", argv: Sequence[str], options: Mapping) -> dict[str, list[str]]:
+    """Arm -> what Python is given for it alone; options: as Sacred reads them off argv."""
+    script = str(Path(study.experiment.base_dir, f"{study.name}.py"))
+    begun = [script, *argv[1:], *([] if options["with"] else ["with"])]
+    return {arm: [*begun, f"{study.arm}={arm}"] for arm in study.default_arms}
 
 
 class _Arm:
