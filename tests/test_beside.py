@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, PROJECT, TINY
@@ -103,6 +104,9 @@ def test_one_signal_is_for_all(number, code, tmp_path):
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
+        if number == signal.SIGTERM:  # as a cluster does: to every process
+            for arm in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(arm), number)
         process.send_signal(number)
     out, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (code, "")
@@ -117,7 +121,7 @@ def test_one_signal_is_for_all(number, code, tmp_path):
         )
         assert list(folder.glob(f"checkpoint-{step}-*.pt")) and status(folder) == "INTERRUPTED"
     if number == signal.SIGINT:
-        again = start(*words, "resume=auto", "stop_after=3s", cwd=tmp_path)
+        again = start(*words, "resume=auto", "stop_after=0.01s", cwd=tmp_path)
         out, errors = again.communicate(timeout=600)
         assert (again.returncode, errors) == (75, "")
         assert out.count("resumed at step") == out.count("interrupted at step") == 2
@@ -177,12 +181,11 @@ def test_how_an_arm_ends_is_how_all_end(code, exit_code, says, capfd):
 @pytest.mark.parametrize(
     "code,sent,exit_code",
     [
-        # As Stop does: in good order, and at once when asked again.
         ("signal.signal(15, lambda *_: sys.exit(143))", [15], 143),
         ("signal.signal(15, lambda *_: sys.exit(143))", [2], 130),
-        ("signal.signal(15, lambda *_: signal.signal(15, lambda *_: sys.exit(130)))", [15, 2], 130),
         ("signal.signal(15, lambda *_: os._exit(0))", [2], 0),  # it was at its end
         ("", [15], 143),  # nothing was begun
+        ("signal.signal(15, signal.SIG_IGN)", [15, 15], 130),  # asked again, at once
     ],
 )
 def test_a_signal_is_passed_on(code, sent, exit_code):
@@ -225,7 +228,7 @@ def options(*words, study=sequential_tasks.STUDY):
 )
 def test_each_arm_has_the_same_command_with_its_name(words):
     study = sequential_tasks.STUDY
-    commands = runner._commands(study, ["x.py", *words], options(*words))
+    commands = beside.commands(study, ["x.py", *words], options(*words))
     assert list(commands) == list(study.default_arms)
     plain = options(*words)
     for arm, (script, *own) in commands.items():
@@ -238,31 +241,26 @@ def test_each_arm_has_the_same_command_with_its_name(words):
 
 
 @pytest.mark.parametrize(
-    "words,changed,cores,threads",
+    "changed,cores,threads",
     [
-        ([], {}, 2, 1),
-        ([], {}, 1, 0),
-        ([], {"width": 512}, 8, 4),  # eight threads by themselves, a share for each of two
-        ([], {"device": "cuda"}, 8, 0),
-        (["--pdb"], {}, 8, 0),
+        ({}, 2, 1),
+        ({}, 1, 0),
+        ({"width": 512}, 8, 4),  # eight threads by itself, a share for each of two
+        ({"width": 512}, 2, 1),
+        ({"device": "cuda"}, 8, 0),
     ],
 )
-def test_arms_run_beside_each_other_where_each_has_its_cores(
-    words, changed, cores, threads, monkeypatch
-):
+def test_arms_run_beside_each_other_where_each_has_its_cores(changed, cores, threads, monkeypatch):
     from experiments.run import process
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(process, "_usual", cores)
-    monkeypatch.setattr(runner, "cores", lambda: cores)
-    study = sequential_tasks.STUDY
+    monkeypatch.setattr(process, "cores", lambda: cores)
     settings = {"device": "cpu", "batch_size": 64, "dataset.size": 8, "width": 32, **changed}
-    assert runner._threads_beside(study, settings, options(*words), 2) == threads
-    assert runner._threads_beside(study, settings, options(*words), 1) == 0
-    if changed or words or cores == 1:
-        return
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # is kept, and both cores are one arm's
-    assert runner._threads_beside(study, settings, options(*words), 2) == 0
+    assert process.threads_beside(settings, settings["width"], 2) == threads
+    if cores == 2:
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # is kept, and both cores are one arm's
+        assert process.threads_beside(settings, settings["width"], 2) == 0
 
 
 def test_the_threads_go_by_the_widest_net(monkeypatch):

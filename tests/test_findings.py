@@ -27,9 +27,8 @@ def test_the_shipped_runs_say_what_the_readme_says(shipped):
         f"Sequential tasks, {on}: rotation minus vanilla in 'last cycle minus first' is "
         "+0.012 [+0.005, +0.018] (5 seeds)."
     )
-    assert gan.startswith(f"GAN probe, {on}")
-    assert gan.endswith(
-        ": ssgan minus uncond in 'linear probe at the end' is "
+    assert gan == (
+        f"GAN probe, {on}: ssgan minus uncond in 'linear probe at the end' is "
         "-0.008 [-0.030, +0.015] (3 seeds, undecided)."
     )
 
@@ -58,7 +57,10 @@ def test_opponents_are_counted_by_recordings_and_the_latest_group_is_meant():
         opponents(0.55, 1, "rotation", "11", width=16),
     ]
     (sentence,) = sentences([*newer, *older])
-    assert "width=16: rotation minus vanilla in 'AUC on past generators' is -0.050 (one" in sentence
+    assert sentence == (
+        "Recorded opponents, digits, preset quick: rotation minus vanilla in 'AUC on past "
+        "generators' is -0.050 (one recording, undecided)."
+    )
     (sentence,) = sentences(older)
     assert sentence.endswith(" is +0.120 [+0.095, +0.145] (3 recordings).")
     assert sentences(newer[:1]) == []  # nothing to compare it with

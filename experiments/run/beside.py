@@ -11,12 +11,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from experiments import PROJECT
 from experiments.run import progress
 from experiments.run.exit_codes import STOPPED, TRY_LATER
+
+if TYPE_CHECKING:  # which imports PyTorch; this module is a sweep's worker's, too
+    from experiments.run.study import Study
+
+ENDED = (*STOPPED, -progress.AT_ONCE)  # exit codes of what was asked to end
 
 
 def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
@@ -31,14 +38,14 @@ def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
     def caught(number, _frame):
         signals.append(number)
         for arm in arms:
-            arm.stop()
+            arm.stop(at_once=len(signals) > 1)
 
     before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for position, (name, command) in enumerate(commands.items()):
             arms.append(_Arm(name, command, threads, len(commands), position))
             if signals:  # while it was being started
-                arms[-1].stop()
+                arms[-1].stop(at_once=len(signals) > 1)
         arms[0].its_turn()
         _listen(arms)
         return _exit_code([arm.end() for arm in arms], signals)
@@ -47,6 +54,13 @@ def run_beside(commands: Mapping[str, Sequence[str]], threads: int) -> int:
             arm.process.kill()  # only where something failed here are there any left
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def commands(study: "Study", argv: Sequence[str], options: Mapping) -> dict[str, list[str]]:
+    """Arm -> what Python is given for it alone; options: as Sacred reads them off argv."""
+    script = str(Path(study.experiment.base_dir, f"{study.name}.py"))
+    begun = [script, *argv[1:], *([] if options["with"] else ["with"])]
+    return {arm: [*begun, f"{study.arm}={arm}"] for arm in study.default_arms}
 
 
 class _Arm:
@@ -76,9 +90,9 @@ class _Arm:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
 
-    def stop(self) -> None:
-        """In good order; asked a second time, at once."""
-        self.process.terminate()
+    def stop(self, at_once: bool) -> None:
+        """Or else in good order."""
+        self.process.send_signal(progress.AT_ONCE if at_once else signal.SIGTERM)
         self.its_turn()
 
     def take(self, stream) -> bool:
@@ -92,7 +106,7 @@ class _Arm:
         code = self.process.wait()
         if self.bar is not None:
             self.bar.close()
-        if code < 0 and code not in STOPPED:
+        if code < 0 and code not in ENDED:
             _print(f"error: {self.name}: killed by signal {-code}", sys.stderr)
         return code
 
@@ -157,9 +171,9 @@ def _listen(arms: Sequence[_Arm]) -> None:
 
 
 def _exit_code(codes: Sequence[int], signals: Sequence[int]) -> int:
-    if any(code not in (0, TRY_LATER, *STOPPED) for code in codes):
+    if any(code not in (0, TRY_LATER, *ENDED) for code in codes):
         return 1
-    if stopped := [code for code in codes if code in STOPPED]:
+    if stopped := [code for code in codes if code in ENDED]:
         if len(signals) > 1:  # the end at once, whose code is Ctrl-C's
             return 128 + signal.SIGINT
         by = 128 + signals[0] if signals else stopped[0]

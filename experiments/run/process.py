@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from experiments.run.beside import cores
+
 # Multiply-adds of a net's widest 3x3 convolution, at the images' size and of a whole batch, that a
 # CPU thread must have to be worth it. Measured on two cores, with 3.8e7 of them (the classifier of
 # the preset `quick`, 7 ms an iteration): two threads take 10 % off an idle machine's time, and make
@@ -28,6 +30,13 @@ def threads(settings: Mapping[str, Any], width: int, at_once: int = 1) -> int:
     if settings["device"] != "cpu" or os.environ.get("OMP_NUM_THREADS"):
         return _usual
     return max(1, min(_usual // at_once, int(work(settings, width) / WORK_OF_A_THREAD)))
+
+
+def threads_beside(settings: Mapping[str, Any], width: int, arms: int) -> int:
+    """How many threads each of several arms takes beside the others; 0 where they are to run one
+    after another: on a GPU, or where there are fewer cores than that makes."""
+    each = threads(settings, width, arms)
+    return each if settings["device"] == "cpu" and arms * each <= cores() else 0
 
 
 def work(settings: Mapping[str, Any], width: int) -> int:

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 import time
 
@@ -12,6 +13,9 @@ from tqdm import tqdm
 
 # In the environment of an arm's process: the file descriptor to tell, and of how many it is one.
 TOLD = "FORGETTING_BESIDE"
+# By which its command asks it a second time to end. Not by what it was asked first: a cluster sends
+# that to every process, and the command passes it on besides.
+AT_ONCE = signal.SIGUSR1
 EVERY = 0.1  # seconds between what is told
 
 

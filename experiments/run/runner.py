@@ -30,7 +30,7 @@ from experiments.run import (
     progress,
     twins,
 )
-from experiments.run.beside import cores, run_beside
+from experiments.run.beside import commands, run_beside
 from experiments.run.entries import Entry
 from experiments.run.exit_codes import TRY_LATER
 from experiments.run.identity import identity
@@ -132,38 +132,21 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
         print(dataset.account())
     if options["--id"] and len(arms) > 1:
         raise UserError(f"--id: it names one run; set {study.arm}, too")
-    if own_process and (threads := _threads_beside(study, settings, options, len(arms))):
+    together = own_process and len(arms) > 1 and not options["--pdb"]
+    threads = together and process.threads_beside(settings, study.widest(settings), len(arms))
+    if threads:
         del dataset  # each loads its own
-        return run_beside(_commands(study, argv, options), threads)
+        return run_beside(commands(study, argv, options), threads)
     done, held = None, False
+    progress.wait_for_turn()
     with Stop(settings["stop_after"]) as stop:
         for arm in arms:
-            progress.wait_for_turn()
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
                 held |= _run_arm(study, job, options, presets, others)
                 done = arm
         # An end asked for during the last step of an arm lets that arm finish.
         return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
-
-
-# ------------------------------------------------------------------ several arms
-
-
-def _threads_beside(study: Study, settings: dict, options: dict, arms: int) -> int:
-    """How many threads each of several arms takes beside the others; 0 where they are to run one
-    after another: on a GPU, under a debugger, or where there are fewer cores than that makes."""
-    if arms < 2 or settings["device"] != "cpu" or options["--pdb"]:
-        return 0
-    threads = process.threads(settings, study.widest(settings), arms)
-    return threads if arms * threads <= cores() else 0
-
-
-def _commands(study: Study, argv: Sequence[str], options: dict) -> dict[str, list[str]]:
-    """Arm -> the same command, for it alone."""
-    script = str(Path(study.experiment.base_dir, f"{study.name}.py"))
-    begun = [script, *argv[1:], *([] if options["with"] else ["with"])]
-    return {arm: [*begun, f"{study.arm}={arm}"] for arm in study.default_arms}
 
 
 # ------------------------------------------------------------------ the command line

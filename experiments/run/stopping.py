@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sacred.utils import SacredInterrupt
 
+from experiments.run import progress
 from experiments.run.exit_codes import TRY_LATER
 from forgetting.settings import seconds
 
@@ -26,8 +27,9 @@ class StoppedNow(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether to stop after the step at hand: SIGINT or SIGTERM came (a second one ends at once),
-    or `stop_after` is over, counted from here."""
+    """Whether to stop after the step at hand: SIGINT or SIGTERM came (a second one ends at once; in
+    an arm's process beside others `progress.AT_ONCE` does), or `stop_after` is over, counted from
+    here."""
 
     interrupts = False  # whether a signal ends what is being done
 
@@ -41,6 +43,8 @@ class Stop:
 
     def __enter__(self):
         self.before = {s: signal.signal(s, self._caught) for s in (signal.SIGINT, signal.SIGTERM)}
+        if progress.at_once() > 1:
+            self.before[progress.AT_ONCE] = signal.signal(progress.AT_ONCE, self._end)
         return self
 
     def __exit__(self, *_):
@@ -60,8 +64,13 @@ class Stop:
             self.interrupts = False
 
     def _caught(self, number, _frame):
+        if self.by_signal and progress.at_once() > 1:
+            return
         if self.by_signal:
-            raise KeyboardInterrupt
+            self._end()
         self.by_signal = 128 + number
         if self.interrupts:
             raise StoppedNow
+
+    def _end(self, *_):
+        raise KeyboardInterrupt

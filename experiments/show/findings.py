@@ -52,7 +52,7 @@ def _latest(group: Group) -> list:
 
 
 def _answer(question: Question, group: Group) -> str | None:
-    first, second = defaults(question.study)
+    run, (first, second) = group.runs[0], defaults(question.study)
     apart = difference(group, second, first, question.measure)
     if apart is None:
         return None
@@ -60,6 +60,6 @@ def _answer(question: Question, group: Group) -> str | None:
     units = f"one {question.unit}" if apart.n == 1 else f"{apart.n} {question.unit}s"
     verdict = ", undecided" if apart.contains_zero else ""
     return (
-        f"{question.words}, {group.title}: {second} minus {first} in {words!r} is "
-        f"{shown(apart, '+')} ({units}{verdict})."
+        f"{question.words}, {run.data}, preset {run.preset}: {second} minus {first} in {words!r} "
+        f"is {shown(apart, '+')} ({units}{verdict})."
     )
