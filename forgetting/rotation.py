@@ -21,9 +21,11 @@ def rotate(images: torch.Tensor, quarter_turns: int) -> torch.Tensor:
 def turned_copies(images: torch.Tensor) -> torch.Tensor:
     """The three copies of images (N, C, H, H) that are not upright.
 
-    Returns (3N, C, H, H), same dtype: all N by 90 degrees, then by 180, then by 270.
+    Returns (3N, C, H, H), same dtype, channels_last: all N by 90 degrees, then by 180, then by 270.
     """
-    return torch.cat([rotate(images, turns) for turns in range(1, ROTATIONS)])
+    turned = torch.cat([rotate(images, turns) for turns in range(1, ROTATIONS)])
+    # As the net wants them: else the whole batch that they join is copied once more.
+    return turned.contiguous(memory_format=torch.channels_last)
 
 
 def rows_to_turn(player: str, n: int, turned: int, draws: torch.Generator) -> torch.Tensor:
