@@ -1,5 +1,10 @@
-"""Entry points, the runner, stored runs and figures."""
+"""Entry points, the runner, stored runs and figures.
 
+`from experiments import compare, load_discriminator, load_generator, load_measures, load_runs`
+(docs/library.md).
+"""
+
+import importlib
 import warnings
 from pathlib import Path
 
@@ -7,3 +12,19 @@ from pathlib import Path
 warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+_WHERE = {
+    "compare": "show.library",
+    "load_discriminator": "run.nets",
+    "load_generator": "run.nets",
+    "load_measures": "show.library",
+    "load_runs": "run.stored",
+}
+__all__ = ["PROJECT", *_WHERE]
+
+
+def __getattr__(name: str):
+    """Only what is asked for is imported: a command's --help need not wait for PyTorch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
