@@ -175,11 +175,13 @@ def test_importance_and_penalty_by_hand(digits):
     si, net = method(of_study, "si"), of_study.net
     start = flat(net.parameters())
     assert all(step["loss/si"] == 0 for step in steps(of_study, 3))
+    si.path[:7] = -1e-3  # which would reward steps away
     path = si.path.clone()
     of_study.learner.boundary(of_study._batches_of_the_task)
     ended = flat(net.parameters())
     importance = path / ((ended - start).square() + 0.01)
-    torch.testing.assert_close(si.importance, importance)
+    torch.testing.assert_close(si.importance, importance.clamp(min=0))
+    assert not si.importance[:7].any()
     assert torch.equal(si.anchor, ended) and not si.path.any()
     steps(of_study, 2)
     weight, loss, *_ = loss_of(of_study, "si")

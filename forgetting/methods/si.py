@@ -7,12 +7,13 @@ from forgetting.settings import Setting, number
 
 
 class SI(Method):
-    """weight * sum Omega (theta - theta*)^2; Omega += w / (Delta^2 + xi) where a task ends.
+    """weight * sum Omega (theta - theta*)^2; a task adds w / (Delta^2 + xi) to Omega where it ends.
 
     Zenke et al. 2017, equations 3 to 5: w = -sum over the task's updates of the gradient, of the
     objective alone, times the step, as the optimiser took it; Delta how far the task moved a
     weight, theta* where the last one left it. Of the parameters as they are trained: with spectral
-    norm the weights before it, for gradient and step are known of those.
+    norm the weights before it, for gradient and step are known of those. As in the authors' code
+    Omega is at least 0: below it, the penalty would reward every step away.
     """
 
     source = "Zenke et al. 2017, arXiv 1703.04200"
@@ -33,15 +34,13 @@ class SI(Method):
         moved = _flat(learner.net.parameters()) - self.anchor
         return self.weight, (self.importance * moved.square()).sum()
 
+    @torch.no_grad()
     def after_objective(self, learner, batch):
-        of_all = learner.net.parameters()
+        of_all = list(learner.net.parameters())
         self.gradient.copy_(
             _flat(torch.zeros_like(p) if p.grad is None else p.grad for p in of_all)
         )
-
-    @torch.no_grad()
-    def after_backward(self, learner, batch):
-        self.before.copy_(_flat(learner.net.parameters()))
+        self.before.copy_(_flat(of_all))
 
     @torch.no_grad()
     def after_step(self, learner, batch):
@@ -51,6 +50,7 @@ class SI(Method):
     def boundary(self, learner, batches):
         weights = _flat(learner.net.parameters())
         self.importance += self.path / ((weights - self.anchor).square() + self.xi)
+        self.importance.clamp_(min=0)
         self.anchor.copy_(weights)
         self.path.zero_()
 
