@@ -35,7 +35,7 @@ class LwF(Method):
         return super().train(False)  # no power iteration of the old net's
 
     def loss(self, learner, batch, out, drawn):
-        own = batch.own
+        own, t = batch.own, self.temperature
         new = _outputs(learner.net, out.features[own], batch)
         with torch.no_grad():
             old = _outputs(self.old, self.old(batch.images[own]), batch)
@@ -44,8 +44,7 @@ class LwF(Method):
             tasks = batch.tasks[own]
             held = held.scatter(1, tasks[:, None], 0.0)
             self.met.index_fill_(0, tasks, 1)
-        said = (old / self.temperature).sigmoid()
-        apart = F.binary_cross_entropy_with_logits(new / self.temperature, said, reduction="none")
+        apart = F.binary_cross_entropy_with_logits(new / t, (old / t).sigmoid(), reduction="none")
         return self.weight, (held * apart).sum(1).mean()
 
     def boundary(self, learner, batches):
