@@ -66,14 +66,14 @@ class Rehearsal(Method):
         return {"old": old, "place": place}
 
     @staticmethod
-    def own(batch: Batch) -> slice:
+    def fresh_rows(batch: Batch) -> slice:
         """The stream's rows that are kept."""
         return (batch.fake or batch.real)[0]
 
     def keep(self, batch: Batch, place: torch.Tensor, **others: torch.Tensor) -> None:
-        """Put the batch's own rows in their places. others: more of them than a batch has."""
-        own = self.own(batch)
-        fresh = {"images": to_bytes(batch.images[own]), **batch.columns(own), **others}
+        """Put the stream's fresh rows in their places. others: more of them than a batch has."""
+        rows = self.fresh_rows(batch)
+        fresh = {"images": to_bytes(batch.images[rows]), **batch.columns(rows), **others}
         for name, values in fresh.items():
             getattr(self, name).index_copy_(0, place, values)
 

@@ -14,6 +14,6 @@ class Replay(Rehearsal):
         if batch.player == "classifier":
             batch.add(images, old, real=True)
         else:  # so that real and fake stay balanced
-            own = self.own(batch)
+            fakes = self.fresh_rows(batch)
             for name, values in {"images": images, **old}.items():
-                batch.column(name)[own][: len(values)] = values
+                batch.column(name)[fakes][: len(values)] = values
