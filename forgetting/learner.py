@@ -4,6 +4,7 @@ A GAN's discriminator is a classifier whose task moves: both studies train a `Le
 draw all that is random (on the CPU), extend the batch, ONE forward pass, losses, one step.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -91,6 +92,7 @@ class Method(nn.Module):
     purpose: ClassVar[str | None] = None  # of its random numbers; None: its own
     replaces: ClassVar[bool] = False  # whether it is the objective, on uniform labelled batches
     capturable: ClassVar[bool] = True  # whether a CUDA graph may hold extend, loss and after_...
+    lr_factor: float = 1.0  # what the learning rate of the net, and of heads, is multiplied by
 
     def __init__(self, values: Mapping[str, Any], seed: int):
         super().__init__()
@@ -121,6 +123,10 @@ class Method(nn.Module):
         self, learner: "Learner", batch: Batch, out: Outputs, drawn: Mapping[str, torch.Tensor]
     ) -> tuple[float | torch.Tensor, torch.Tensor] | None:
         """(weight, scalar): the scalar is logged, weight times it is added to the objective."""
+
+    def after_objective(self, learner: "Learner", batch: Batch) -> None:
+        """Read the gradients of the objective alone; those of methods' losses come after it, in a
+        backward pass of their own."""
 
     def after_backward(self, learner: "Learner", batch: Batch) -> None:
         """Change the gradients before the step."""
@@ -194,13 +200,15 @@ class Learner:
             self.methods[method.name] = method
             method.setup(self)
         of_all = [p for module in self._modules() for p in module.parameters()]
-        self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some of its own
-        self.optimisers = {player: adam(self.trained, lr, adam_betas)}
+        self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some
+        rate = lr * math.prod(method.lr_factor for method in self.methods.values())
+        self.optimisers = {player: adam(self.trained, rate, adam_betas)}
 
     def bare(self, net: nn.Module) -> "Learner":
-        """A learner of another such net, without methods and with an optimiser that begins anew."""
+        """A learner of another such net, all of it, without methods and with an optimiser that
+        begins anew."""
         return Learner(
-            net,
+            net.requires_grad_(True),
             self.objective,
             [],
             self.device,
@@ -256,7 +264,7 @@ class Learner:
                 term = method.loss(self, batch, out, drawn[method.name])
                 if term is not None:
                     _require_scalar(term, method.name, batch.step)
-                    found[f"loss/{method.name}{PLAYERS[batch.player]}"] = term
+                    found[_loss_name(method, batch.player)] = term
         return found
 
     def logits(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -269,11 +277,10 @@ class Learner:
         if frozen:  # the net's weights take no gradient: a third of its backward pass saved
             self._requires_grad(False)
         losses = self.losses(batch, drawn)
-        total = sum(weight * value for weight, value in losses.values())
         optimiser = self.optimisers[batch.player]
         optimiser.zero_grad()
-        total.backward()
         joining = self._joining(batch.player)
+        self._backward(losses, joining, batch)
         for method in joining:
             method.after_backward(self, batch)
         optimiser.step()
@@ -282,6 +289,19 @@ class Learner:
         if frozen:
             self._requires_grad(True)
         return {name: value.detach() for name, (_, value) in losses.items()}
+
+    def _backward(self, losses: Mapping[str, tuple], joining: list[Method], batch: Batch) -> None:
+        """The gradients of all losses: in one pass, unless a method reads the objective's alone."""
+        readers = [m for m in joining if type(m).after_objective is not Method.after_objective]
+        of_methods = {_loss_name(method, batch.player) for method in joining if readers}
+        first = [weight * v for name, (weight, v) in losses.items() if name not in of_methods]
+        others = [weight * v for name, (weight, v) in losses.items() if name in of_methods]
+        if first:
+            sum(first).backward(retain_graph=bool(others))
+        for method in readers:
+            method.after_objective(self, batch)
+        if others:
+            sum(others).backward()
 
     def boundary(self, batches: Callable[[], Iterator[Batch]], *others: nn.Module) -> None:
         """Tell the methods that the task is about to change. batches: makes batches of the task
@@ -341,6 +361,10 @@ class Learner:
             method.load_state_dict(state["methods"][name])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+
+
+def _loss_name(method: Method, player: str) -> str:
+    return f"loss/{method.name}{PLAYERS[player]}"
 
 
 def _require_scalar(term, method: str, step: int) -> None:

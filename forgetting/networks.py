@@ -172,6 +172,11 @@ def acting_weights(net: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+def flattened(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Named tensors one behind the other, (numbers in all of them,)."""
+    return torch.cat([weight.flatten() for weight in weights.values()])
+
+
 def logits_with(
     net: nn.Module, weights: Mapping[str, torch.Tensor], images: torch.Tensor, condition
 ) -> torch.Tensor:

@@ -121,7 +121,8 @@ def graph_of(of_study, player):
 
 
 def reached(loss, net):
-    found = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
+    trained = [p for p in net.parameters() if p.requires_grad]  # a method may freeze some
+    found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
     return any(g is not None and g.abs().sum() > 0 for g in found)
 
 
@@ -561,7 +562,7 @@ def test_what_an_arm_uses():
     "text, line",
     [
         ("rotatoin", "method: rotatoin is no method; did you mean rotation?"),
-        ("xyz", "method: xyz is no method; there are augment, ewc, "),
+        ("xyz", f"method: xyz is no method; there are {', '.join(methods.available())}, or "),
         ("rotation+", "method: nothing is no method; there are "),
         ("rotation+rotation", "method: rotation stands twice in rotation+rotation"),
         ("rotation+shuffled", "method: shuffled stands in for rotation; take one of them"),

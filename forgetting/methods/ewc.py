@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.func import grad, vmap
 
 from forgetting.learner import Method
-from forgetting.networks import acting_weights, logits_with
+from forgetting.networks import acting_weights, flattened, logits_with
 from forgetting.settings import Setting, integer, number, share
 
 
@@ -22,12 +22,12 @@ class EWC(Method):
     }
 
     def setup(self, learner):
-        weights = _flat(acting_weights(learner.net)).detach()
+        weights = flattened(acting_weights(learner.net)).detach()
         self.register_buffer("fisher", torch.zeros_like(weights))
         self.register_buffer("anchor", weights.clone())
 
     def loss(self, learner, batch, out, drawn):
-        moved = _flat(acting_weights(learner.net)) - self.anchor
+        moved = flattened(acting_weights(learner.net)) - self.anchor
         return self.weight, 0.5 * (self.fisher * moved.square()).sum()
 
     def boundary(self, learner, batches):
@@ -47,11 +47,7 @@ class EWC(Method):
                 grad(log_loss), (None, 0, 0, None if condition is None else 0), chunk_size=16
             )
             gradients = by_image(weights, batch.images, batch.targets, condition)
-            total += _flat({name: g.square().sum(0) for name, g in gradients.items()})
+            total += flattened({name: g.square().sum(0) for name, g in gradients.items()})
             n += len(batch.images)
         self.fisher.mul_(self.gamma).add_(total / n)
-        self.anchor.copy_(_flat(weights))
-
-
-def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([w.flatten() for w in weights.values()])
+        self.anchor.copy_(flattened(weights))
