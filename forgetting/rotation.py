@@ -6,6 +6,7 @@ arXiv 1803.07728; used as the auxiliary loss of Chen et al., arXiv 1811.11212.
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from forgetting.devices import evaluation_batch
 from forgetting.learner import Learner
@@ -47,11 +48,14 @@ def rotation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def rotation_logits(learner: Learner, images: torch.Tensor) -> torch.Tensor:
-    """The rotation head's logits (N, 4) float32, on the CPU, for images uint8 as they are."""
-    net = learner.net
+def rotation_logits(
+    learner: Learner, images: torch.Tensor, head: nn.Module | None = None
+) -> torch.Tensor:
+    """The rotation head's logits (N, 4) float32, on the CPU, for images uint8 as they are; or those
+    of another head."""
+    net, head = learner.net, head or learner.net.rotation_head
     batches = images.split(evaluation_batch(images, learner.device))
-    return torch.cat(learner.read(batches, lambda x: net.rotation_head(net(x)).float().cpu()))
+    return torch.cat(learner.read(batches, lambda x: head(net(x)).float().cpu()))
 
 
 def annealed(start: float, end: float, step: int, steps: int) -> float:
