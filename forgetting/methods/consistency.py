@@ -1,5 +1,5 @@
-"""The consistency regularization of Zhang et al., arXiv 1910.12027 (CR-GAN): the discriminator is to
-say the same of a real image and of its augmented copy.
+"""The consistency regularization of Zhang et al., arXiv 1910.12027 (CR-GAN): a real image and its
+augmented copy are to get the same logit.
 
 L_D = -V(G, D) + lambda * E_{x~data} |D(x) - D(T(x))|^2, lambda = 10
 """

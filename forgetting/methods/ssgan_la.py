@@ -1,5 +1,5 @@
-"""Self-supervised GANs with label augmentation, Hou et al., arXiv 2106.08601, equations 8 and 9: one
-head of 8 classes, rotation times real or fake, in place of the adversarial loss.
+"""The label augmentation of Hou et al., arXiv 2106.08601 (SSGAN-LA): one head, of rotation times
+real or fake, in place of the adversarial loss.
 
 L_D = E CE(T_k x, 2k) + E CE(T_k G(z), 2k + 1); L_G = E CE(T_k G(z), 2k) - E CE(T_k G(z), 2k + 1)
 """
@@ -7,7 +7,7 @@ L_D = E CE(T_k x, 2k) + E CE(T_k G(z), 2k + 1); L_G = E CE(T_k G(z), 2k) - E CE(
 import torch
 
 from forgetting.learner import Method
-from forgetting.rotation import ROTATIONS, rotation_loss, turned_copies
+from forgetting.rotation import ROTATIONS, turned_copies
 
 REAL, FAKE = 0, 1
 
@@ -32,7 +32,7 @@ class SSGANLA(Method):
     def loss(self, learner, batch, out, drawn):
         kinds, terms = _kinds(batch), []
         for (own, kind), turned in zip(kinds, out.extra[self.name].chunk(len(kinds)), strict=True):
-            by_turn = [out.features[own], *turned.chunk(ROTATIONS - 1)]
+            by_turn = (out.features[own], *turned.chunk(ROTATIONS - 1))
             logits = [self.head(features) for features in by_turn]
             if batch.player == "generator":
                 terms.append(_cross_entropy(logits, REAL) - _cross_entropy(logits, FAKE))
@@ -54,8 +54,5 @@ def _kinds(batch) -> list[tuple[slice, int]]:
 
 def _cross_entropy(logits: list[torch.Tensor], kind: int) -> torch.Tensor:
     """The mean over rotations k of the cross-entropy of logits[k] (N, 8) and class 2k + kind."""
-    of_turn = [
-        rotation_loss(some, torch.full((len(some),), 2 * k + kind, device=some.device))
-        for k, some in enumerate(logits)
-    ]
-    return sum(of_turn) / ROTATIONS
+    surprises = [-turned.float().log_softmax(1)[:, kind::2] for turned in logits]
+    return sum(some[:, k].mean() for k, some in enumerate(surprises)) / ROTATIONS
