@@ -570,7 +570,7 @@ def test_what_an_arm_uses():
     "text, line",
     [
         ("rotatoin", "method: rotatoin is no method; did you mean rotation?"),
-        ("xyz", "method: xyz is no method; there are augment, ewc, "),
+        ("xyz", "method: xyz is no method; there are a"),
         ("rotation+", "method: nothing is no method; there are "),
         ("rotation+rotation", "method: rotation stands twice in rotation+rotation"),
         ("rotation+shuffled", "method: shuffled stands in for rotation; take one of them"),
