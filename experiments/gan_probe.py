@@ -27,6 +27,10 @@ def _has_generator(settings) -> bool:
     return has_generator(settings["model"])
 
 
+def _has_objective(settings) -> bool:
+    return _has_generator(settings) and arms.has_objective(settings["model"], MODELS)
+
+
 def _goes_by(setting: str):
     return lambda settings: arms.goes_by(setting, settings["model"], MODELS)
 
@@ -71,12 +75,12 @@ SETTINGS = {
         _has_generator,
     ),
     "loss": Setting(
-        "hinge", choice("hinge", "non_saturating"), "hinge or non_saturating", _has_generator
+        "hinge", choice("hinge", "non_saturating"), "hinge or non_saturating", _has_objective
     ),
     "regularizer": Setting(
         "spectral_norm",
-        choice("spectral_norm", "gradient_penalty"),
-        "of the discriminator: spectral_norm or gradient_penalty",
+        choice("spectral_norm", "gradient_penalty", "none"),
+        "of the discriminator: spectral_norm, gradient_penalty or none",
     ),
     "gradient_penalty_weight": Setting(
         10.0, number(above=0), "lambda of the gradient penalty", _penalises

@@ -32,7 +32,10 @@ SETTINGS = {
         0, integer(0), "updates of the net on the images' classes before the stream begins"
     ),
     "loss": Setting(
-        "bce", choice("bce", "hinge"), "bce (cross-entropy) or hinge (as the GANs' discriminator)"
+        "bce",
+        choice("bce", "hinge"),
+        "bce (cross-entropy) or hinge (as the GANs' discriminator)",
+        lambda settings: arms.has_objective(settings["method"], {}),
     ),
     "head": Setting(
         "shared",

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from forgetting.learner import Method
 from forgetting.methods import PLAIN, Model, available, key_of
@@ -40,6 +41,18 @@ def goes_by(setting: str, text: str | None, models: Mapping[str, Model]) -> bool
         return False
     found = names(text, models)
     return any(n not in available() or setting in available()[n].uses for n in found)
+
+
+def overrides(text: str | None, models: Mapping[str, Model]) -> dict[str, Any]:
+    """The settings of the studies that an arm's built-in methods go with, and their values."""
+    built_in = [available()[name] for name in names(text, models) if name in available()]
+    return {key: value for method in built_in for key, value in method.overrides.items()}
+
+
+def has_objective(text: str | None, models: Mapping[str, Model]) -> bool:
+    """Whether an arm goes by the study's own objective; a user's method may replace it."""
+    found = names(text, models)
+    return not any(n in available() and available()[n].replaces for n in found)
 
 
 def has_boundaries(text: str | None, models: Mapping[str, Model]) -> bool:

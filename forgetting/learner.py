@@ -4,6 +4,7 @@ A GAN's discriminator is a classifier whose task moves: both studies train a `Le
 draw all that is random (on the CPU), extend the batch, ONE forward pass, losses, one step.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,10 @@ class Method(nn.Module):
     uses: ClassVar[tuple[str, ...]] = ()  # settings of the studies that it goes by, attributes too
     players: ClassVar[tuple[str, ...]] = ("classifier", "discriminator")  # whose updates it joins
     purpose: ClassVar[str | None] = None  # of its random numbers; None: its own
-    replaces: ClassVar[bool] = False  # whether it is the objective, on uniform labelled batches
+    overrides: ClassVar[Mapping[str, Any]] = {}  # settings of the studies that it goes with
+    replaces: ClassVar[bool] = False  # whether its loss stands in the objective's place
+    uniform: ClassVar[bool] = False  # whether it has uniform labelled batches in the task's place
+    sees_all: ClassVar[bool] = False  # whether its extend comes behind the others'
     capturable: ClassVar[bool] = True  # whether a CUDA graph may hold extend, loss and after_...
     lr_factor: float = 1.0  # what the learning rate of the net, and of heads, is multiplied by
 
@@ -137,6 +141,10 @@ class Method(nn.Module):
     def boundary(self, learner: "Learner", batches: Iterator[Batch]) -> None:
         """The task is about to change. batches: of the task that ends, as many as are taken."""
 
+    def score(self, net: nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """The logits (N,) for "real" of features (N, width), where it replaces the objective."""
+        raise UserError(f"{self.name}: it replaces the objective, so it needs score(net, features)")
+
     def evaluate(self, learner: "Learner", images: torch.Tensor) -> dict[str, float]:
         """Metrics of held-out images (N, 3, S, S) uint8."""
         return {}
@@ -162,7 +170,8 @@ class Learner:
 
     net: on `device`; net(images) are features, net.logits(features, condition) the objective's
     logits, where the condition is the column of the batch that `net.condition` names.
-    objective: (batch, logits) -> {name: scalar}, or None where methods are all there is to learn.
+    objective: (batch, logits) -> {name: scalar}, or None where methods are all there is to learn
+    (`stands_in` is one that replaces it for the same task).
     player: classifier or discriminator. steps: of the run; updates: of this net in all of them.
     classes: of the images. one_for_all: whether one output has to serve tasks that contradict each
     other.
@@ -199,6 +208,8 @@ class Learner:
                 raise UserError(f"{method.name}: there are two methods of that name")
             self.methods[method.name] = method
             method.setup(self)
+        standing_in = (m for m in self.methods.values() if m.replaces and not m.uniform)
+        self.stands_in = next(standing_in, None)
         of_all = [p for module in self._modules() for p in module.parameters()]
         self.trained = [p for p in of_all if p.requires_grad]  # a method may freeze some
         rate = lr * math.prod(method.lr_factor for method in self.methods.values())
@@ -206,11 +217,12 @@ class Learner:
 
     def bare(self, net: nn.Module) -> "Learner":
         """A learner of another such net, all of it, without methods and with an optimiser that
-        begins anew."""
-        return Learner(
+        begins anew. What stands in for the objective is kept: a copy, as far as it has learnt."""
+        kept = [copy.deepcopy(self.stands_in)] if self.stands_in else []
+        again = Learner(
             net.requires_grad_(True),
             self.objective,
-            [],
+            kept,
             self.device,
             self.autocast,
             player=self.player,
@@ -224,6 +236,9 @@ class Learner:
             adam_betas=self.adam_betas,
             classes=self.classes,
         )
+        for method in kept:  # which its setup has made anew
+            method.load_state_dict(self.stands_in.state_dict())
+        return again
 
     def head(self, method: Method, outputs: int) -> nn.Module:
         """A linear head on the features, drawn from a seed of the method's own."""
@@ -248,7 +263,7 @@ class Learner:
         Raises UserError for a method's loss that is no scalar.
         """
         joining = self._joining(batch.player)
-        for method in joining:
+        for method in sorted(joining, key=lambda method: method.sees_all):
             method.extend(batch, drawn[method.name])
         parts = [batch.images, *batch.extra.values()]
         images = torch.cat(parts) if batch.extra else batch.images
@@ -269,7 +284,15 @@ class Learner:
 
     def logits(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The objective's logits (N,) float32."""
-        return self.net.logits(features, batch.column(self.net.condition))
+        return self.score(features, batch.column(self.net.condition))
+
+    def score(self, features: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        """Logits (N,) float32 for "real", or "the class of its task", of features (N, width): the
+        net's, or of what stands in for the objective. condition: of the rows, as `losses` has it.
+        """
+        if self.stands_in:
+            return self.stands_in.score(self.net, features).float()
+        return self.net.logits(features, condition)
 
     def update(self, batch: Batch, drawn: Mapping[str, Mapping]) -> dict[str, torch.Tensor]:
         """One step of the batch's player; its losses without their weights, detached."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from forgetting.devices import all_to_device
 from forgetting.learner import Batch, Learner
 
 TARGET = 0.9  # area under the ROC curve
@@ -23,8 +24,8 @@ def updates_to_relearn(
 ) -> float:
     """Updates that a copy of the learner's net needs on `batches` until `auc` is 0.9.
 
-    Interpolated between looks; `cap` where it never is. The copy is trained without methods, by an
-    optimiser that begins anew. `learner` is left as it is.
+    Interpolated between looks; `cap` where it never is. The copy is trained without methods but one
+    that replaces the objective, by an optimiser that begins anew. `learner` is left as it is.
     """
     again = learner.bare(copy.deepcopy(learner.net))
     looks = [*(look for look in CHECKS if look < cap), *range(150, cap, 50), cap]
@@ -32,7 +33,8 @@ def updates_to_relearn(
     for look in looks:
         again.train()
         for _ in range(look - done):
-            again.update(next(batches), {})
+            drawn = again.draw(again.player, again.batch_size, 0)
+            again.update(next(batches), all_to_device(drawn, again.device))
         done, now = look, auc(again)
         if now >= TARGET:
             return reached(before, (look, now))

@@ -96,7 +96,7 @@ class SequentialTasks:
 
         of_stream = (self.schedule, batch_size)
         draws = generator(seed, "stream")
-        self.without_tasks = any(method.replaces for method in self.arm.methods)
+        self.without_tasks = any(method.uniform for method in self.arm.methods)
         if recording:
             pool, held_out = (images.to(device) for images in recording.pools())
             self.stream = fakes.Fakes(dataset, pool, *of_stream, draws)
@@ -137,7 +137,7 @@ class SequentialTasks:
         rotation |= {"beta": rotation_weight, "alpha": 0.0, "alpha_end": 0.0}  # a discriminator's
         self.learner = Learner(
             self.net,
-            None if self.without_tasks else OBJECTIVES[loss],
+            None if self.arm.replaces else OBJECTIVES[loss],
             self.arm.make(seed, self.arm.checked(method_settings or {}), rotation),
             device,
             autocast,
@@ -265,7 +265,10 @@ class SequentialTasks:
         def of(scaled):
             last = learner.net.backbone.map_of(-1, scaled)
             vectors = last.mean((2, 3))
-            logits = learner.net.binary_head(vectors).float().cpu()
+            if learner.stands_in:
+                logits = learner.score(vectors, None)[:, None].cpu()
+            else:  # those of all heads
+                logits = learner.net.binary_head(vectors).float().cpu()
             # The map is 16 times the vector: kept only where it is probed.
             maps = probes.pool_map(last, self.probe_features) if pooled else None
             return logits, vectors.float(), maps

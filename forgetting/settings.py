@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forgetting.errors import UserError
@@ -216,6 +216,12 @@ def with_defaults(given: Mapping[str, Any], table: Mapping[str, Setting]) -> dic
     for key in table.keys() - given.keys():
         settings[key] = table[key].default_in(settings)
     return settings
+
+
+def overridden(table: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Setting]:
+    """The same table, with other defaults for those of `values` that it has."""
+    others = {key: replace(table[key], default=values[key]) for key in values if key in table}
+    return {**table, **others}
 
 
 def check_key(key: str, table: Mapping[str, Setting]) -> None:

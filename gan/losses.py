@@ -10,6 +10,7 @@ positive for "real"; every loss is a scalar, a mean over the images.
 import torch
 import torch.nn.functional as F
 
+from forgetting.gradients import of_images
 from forgetting.learner import Method
 
 
@@ -47,11 +48,9 @@ class GradientPenalty(Method):
         return {"share": torch.rand(n, 1, 1, 1, generator=self.draws)}
 
     def loss(self, learner, batch, out, drawn):
-        net, (own, *_), (fakes, *_) = learner.net, batch.real, batch.fake
+        (own, *_), (fakes, *_) = batch.real, batch.fake
         real, fake = batch.images[own], batch.images[fakes]
-        between = (real + drawn["share"] * (fake - real)).detach().requires_grad_()
-        with torch.autocast(learner.device.type, enabled=False):
-            labels = None if batch.labels is None else batch.labels[own]
-            logits = net.logits(net(between), labels)
-            (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
-            return self.weight, (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+        between = real + drawn["share"] * (fake - real)
+        labels = None if batch.labels is None else batch.labels[own]
+        gradient = of_images(learner, between, labels)
+        return self.weight, (gradient.norm(dim=1) - 1).square().mean()

@@ -25,6 +25,9 @@ def parse_model(text: str) -> Arm:
     arm = parse(text, "model", MODELS)
     if MODELS[arm.model].kind == ALONE and arm.key != arm.model:
         raise UserError(f"model: {arm.model} has no fakes to forget, and takes no methods")
+    if MODELS[arm.model].kind == "class" and arm.replaces:
+        name = arm.methods[0].name
+        raise UserError(f"model: {name} takes the place of a logit that knows no class; use uncond")
     return arm
 
 

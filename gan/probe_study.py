@@ -106,7 +106,7 @@ class ProbeStudy:
             kind,
             of_arm,
             # The paper's control sees what the others turn.
-            batch_size if any(method.replaces for method in self.arm.methods) else rotated,
+            batch_size if any(method.uniform for method in self.arm.methods) else rotated,
             seed=seed,
             steps=steps,
             batch_size=batch_size,
@@ -251,7 +251,7 @@ class ProbeStudy:
         conditions = iter(labels.to(self.device).split(n))
 
         def of(scaled):
-            return self.discriminator.logits(self.discriminator(scaled), next(conditions)).cpu()
+            return self.learner.score(self.discriminator(scaled), next(conditions)).cpu()
 
         return torch.cat(self.learner.read(images.split(n), of)).numpy()
 

@@ -77,7 +77,7 @@ class GAN:
             plant(self.discriminator, dataset, plant_updates, **of_training, **optimiser)
         self.learner = Learner(
             self.discriminator,
-            None if kind == ALONE else self._objective,
+            None if kind == ALONE or any(m.replaces for m in methods) else self._objective,
             methods,
             device,
             autocast,

@@ -307,11 +307,16 @@ def test_an_unlimited_reservoir_draws_old_fakes_by_how_many_were_met(digits, rec
 class Learns:
     """Its area under the ROC curve after so many updates."""
 
+    player, batch_size, device = "discriminator", 8, torch.device("cpu")
+
     def __init__(self, curve):
         self.curve, self.updates = curve, 0
 
     def train(self):
         pass
+
+    def draw(self, player, n, step):
+        return {}
 
     def update(self, batch, drawn):
         self.updates += 1

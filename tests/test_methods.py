@@ -19,10 +19,22 @@ from forgetting.rotation import turned_copies
 from gan.models import MODELS
 
 METHODS = [  # one that takes the task's place has its tests in test_planting.py
-    name for name, of in methods.available().items() if name != "vanilla" and not of.replaces
+    name for name, of in methods.available().items() if name != "vanilla" and not of.uniform
 ]
 FIRST = {sequential: "method", gan: "model"}
 STUDIES = pytest.mark.parametrize("study", [sequential, gan], ids=["sequential", "gan"])
+
+
+def each_in_its_studies(names):
+    """What is for a discriminator alone meets recorded opponents in test_gan_cures.py."""
+    both = [("sequential", sequential), ("gan", gan)]
+    found = [
+        pytest.param(study, name, id=f"{name}-{word}")
+        for name in names
+        for word, study in both
+        if study is gan or "classifier" in methods.available()[name].players
+    ]
+    return pytest.mark.parametrize(("study", "name"), found)
 
 
 def make(study, digits, *names, weight=None, **changes):
@@ -30,6 +42,7 @@ def make(study, digits, *names, weight=None, **changes):
     arm = "+".join(names or ("vanilla",)) if study is sequential else "+".join(("uncond", *names))
     if weight is not None:
         own = {f"{n}.weight": weight for n in names if "weight" in methods.available()[n].settings}
+        own |= {f"{n}.start": 0 for n in names if "start" in methods.available()[n].settings}
         of_rotation = ["rotation_weight"] if study is sequential else ["alpha", "alpha_end", "beta"]
         changes = {"method_settings": own, **dict.fromkeys(of_rotation, weight), **changes}
     if study is gan:
@@ -63,8 +76,7 @@ def weighs(name):
 # ------------------------------------------------------------------ all methods, by themselves
 
 
-@STUDIES
-@pytest.mark.parametrize("name", METHODS)
+@each_in_its_studies(METHODS)
 def test_every_method_trains_and_goes_on_to_the_bit_from_the_middle(digits, study, name):
     """Taken up in the middle of a task, and once more right behind a boundary."""
     changes = {"spectral_norm": True, "head": "per_task"} if study is sequential else {}
@@ -78,8 +90,7 @@ def test_every_method_trains_and_goes_on_to_the_bit_from_the_middle(digits, stud
         assert torch.equal(weights(restored), weights(through))
 
 
-@STUDIES
-@pytest.mark.parametrize("name", list(filter(weighs, METHODS)))
+@each_in_its_studies(filter(weighs, METHODS))
 def test_without_weight_a_method_is_its_baseline_to_the_bit(digits, study, name):
     plain, weightless = make(study, digits), make(study, digits, name, weight=0.0)
     seen = []
@@ -93,8 +104,7 @@ def test_without_weight_a_method_is_its_baseline_to_the_bit(digits, study, name)
     assert not torch.equal(weights(weighty), weights(plain))
 
 
-@STUDIES
-@pytest.mark.parametrize("name", METHODS)
+@each_in_its_studies(METHODS)
 def test_methods_start_where_the_baseline_does(digits, study, name):
     assert torch.equal(weights(make(study, digits, name)), weights(make(study, digits)))
 
@@ -143,8 +153,7 @@ def test_a_loss_reaches_the_player_it_is_for(digits, name):
 # ------------------------------------------------------------------ boundaries
 
 
-@pytest.mark.parametrize("name", METHODS)
-@STUDIES
+@each_in_its_studies(METHODS)
 def test_a_boundary_leaves_buffers_and_other_draws_as_they_were(digits, study, name):
     of_study = make(study, digits, name, spectral_norm=True)
     steps(of_study, 1)

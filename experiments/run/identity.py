@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.run.study import Study
 from forgetting import arms
-from forgetting.settings import with_defaults
+from forgetting.settings import overridden, with_defaults
 
 # Known only once a run has begun, so that a run that has not may lack them.
 FACTS = ("images", "extractor", "files", "recording")
@@ -22,7 +22,8 @@ def identity(study: Study, settings: Mapping[str, Any], **facts: str | None) -> 
     """
     arm = settings.get(study.arm)
     of_methods = arms.settings_of(arm, study.models)
-    whole = with_defaults(settings, {**study.settings, **of_methods})
+    of_study = overridden(study.settings, arms.overrides(arm, study.models))
+    whole = with_defaults(settings, {**of_study, **of_methods})
     used = {
         key: whole[key]
         for key, setting in study.settings.items()
@@ -45,6 +46,7 @@ def same(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) 
 def shared(study: Study, whole: Mapping[str, Any]) -> dict[str, Any]:
     """The identity less what tells its arm and seed: what runs share that are compared."""
     of_all = {key for key, setting in study.settings.items() if not setting.of_arm}
+    of_all -= arms.overrides(whole.get(study.arm), study.models).keys()
     of_all |= {"study", "images", "extractor"}
     return {k: v for k, v in whole.items() if k in of_all - {study.arm, "seed"}}
 

@@ -104,7 +104,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     updates, presets = _read_updates(study, options)
     settings = _settings(study, updates, presets)
     if command in study.commands:
-        explicit = flat(updates) if not presets else settings
+        explicit = study.explicit(settings, flat(updates), bool(presets))
         print(_apply_command(study, settings, explicit, study.commands[command]))
         return 0
     if command != experiment.default_command:
@@ -113,7 +113,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
 
     folder = Path(settings["results_dir"])
     if settings["resume"] not in (None, "auto"):
-        explicit = flat(updates) if not presets else settings
+        explicit = study.explicit(settings, flat(updates), bool(presets))
         settings = _settings_to_resume(folder, settings, explicit, study)
     others = other_observers.others(experiment, options, folder)
     if settings["tensorboard"]:

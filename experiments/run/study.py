@@ -13,8 +13,8 @@ from sacred import SETTINGS, Experiment
 
 from experiments import PROJECT
 from forgetting.errors import UserError
-from forgetting.methods import Arm, Model, parse
-from forgetting.settings import Setting
+from forgetting.methods import Arm, Model, overridable, parse
+from forgetting.settings import Setting, overridden
 
 __all__ = ["Experiment", "Study", "has_code_version", "require_own_code", "studies"]
 
@@ -63,9 +63,21 @@ class Study:
         return {key for key, setting in self.settings.items() if setting.incidental}
 
     def table(self, arm: str | None) -> dict[str, Setting]:
-        """The settings that a run of this arm has: with those of its methods. Raises UserError
-        for what is no arm."""
-        return {**self.settings, **(self.parse(arm).settings if arm else {})}
+        """The settings that a run of this arm has: with those of its methods, and with the
+        defaults that these go with. Raises UserError for what is no arm."""
+        if not arm:
+            return dict(self.settings)
+        of_arm = self.parse(arm)
+        return {**overridden(self.settings, of_arm.overrides), **of_arm.settings}
+
+    def explicit(
+        self, settings: Mapping[str, Any], typed: Mapping[str, Any], preset: bool
+    ) -> Mapping[str, Any]:
+        """Of all settings those that were asked for: what was typed, and with a preset the others,
+        too, but what an arm may go with where none is named."""
+        left = set() if settings[self.arm] else overridable()
+        rest = {key: value for key, value in settings.items() if key not in left}
+        return {**rest, **typed} if preset else typed
 
     def own_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of flat settings those of the arm's methods."""

@@ -77,6 +77,16 @@ class Arm:
         return {name for method in self.methods for name in method.uses} - self.fixed.keys()
 
     @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings of the studies that its methods go with, and their values."""
+        return {k: value for method in self.methods for k, value in method.overrides.items()}
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a method of it stands in the objective's place."""
+        return any(method.replaces for method in self.methods)
+
+    @property
     def content(self) -> str | None:
         """What tells its users' files from others of their names; None where it has none."""
         return ", ".join(sorted(f"{f.name} {f.sha256[:16]}" for f in self.files)) or None
@@ -108,8 +118,17 @@ class Arm:
     def check(
         self, given: Mapping[str, Any], of_study: Mapping[str, Any], player: str, batch_size: int
     ) -> None:
-        """Raise UserError where its methods' settings are wrong or do not fit the run."""
+        """Raise UserError where its methods' settings are wrong, or they do not fit the run."""
         for method in self.make(0, self.checked(given), of_study):
+            if player == "classifier" and player not in method.players:
+                raise UserError(
+                    f"method: {method.name} is for a discriminator; set stream.name=fakes, too"
+                )
+            for key, value in method.overrides.items():
+                if key in of_study and of_study[key] != value:
+                    raise UserError(
+                        f"{key}: {method.name} goes with {key}={value}, not {of_study[key]}"
+                    )
             method.check(player, batch_size)
 
     def make(
@@ -131,6 +150,11 @@ def available() -> dict[str, type[Method]]:
     """Every built-in method by its name: the files in this folder."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: _method_in(importlib.import_module(f"{__name__}.{name}"), name) for name in names}
+
+
+def overridable() -> set[str]:
+    """The settings of the studies that a built-in method may go with."""
+    return {key for method in available().values() for key in method.overrides}
 
 
 def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = None) -> Arm:
@@ -162,10 +186,12 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
         found[method.name] = method
         files += [file] if file else []
     for name, method in found.items():
-        alone = len(found) == 1 and (not models or name in model.methods)
-        if method.replaces and not alone:
+        of_model = not models or name in model.methods
+        if method.replaces and not (len(found) == 1 and (of_model or not method.uniform)):
+            what = "task" if method.uniform else "objective"
+            whole = name if method.uniform or not models else f"{next(iter(models))}+{name}"
             raise UserError(
-                f"{key}: {name} takes the task's place; it stands alone, as {key}={name}"
+                f"{key}: {name} takes the {what}'s place; it stands alone, as {key}={whole}"
             )
         variants = [n for n, other in found.items() if n != name and issubclass(method, other)]
         if variants:

@@ -39,7 +39,7 @@ class DER(Rehearsal):
     def loss(self, learner, batch, out, drawn):
         images, columns = self.recall(batch, self.both(drawn))
         stored, n = self.logits[drawn["old"]], len(drawn["old"])
-        logits = learner.net.logits(out.extra[self.name], columns.get(learner.net.condition))
+        logits = learner.score(out.extra[self.name], columns.get(learner.net.condition))
         self.keep(batch, drawn["place"], logits=out.logits[self.fresh_rows(batch)].detach())
         if not n:  # there is no past yet
             return 1.0, logits.sum()

@@ -9,8 +9,8 @@ import torch
 from forgetting.learner import Method
 from forgetting.rotation import (
     annealed,
+    head_logits,
     rotation_labels,
-    rotation_logits,
     rotation_loss,
     rows_to_turn,
     turned_copies,
@@ -34,6 +34,9 @@ class Rotation(Method):
             return annealed(self.alpha, self.alpha_end, step, self.steps)
         return self.rotation_weight if player == "classifier" else self.beta
 
+    def head_of(self, learner):
+        return learner.net.rotation_head
+
     def takes_part(self, player):
         return any(self.weight_at(player, step) for step in (0, self.steps - 1))
 
@@ -51,10 +54,11 @@ class Rotation(Method):
 
     def loss(self, learner, batch, out, drawn):
         upright = out.features[batch.own][drawn["rows"]]
-        logits = learner.net.rotation_head(torch.cat([upright, out.extra[self.name]]))
+        logits = self.head_of(learner)(torch.cat([upright, out.extra[self.name]]))
         return drawn["weight"], rotation_loss(logits, drawn["labels"])
 
     def evaluate(self, learner, images):
-        logits = rotation_logits(learner, torch.cat([images, turned_copies(images)]))
+        turned = torch.cat([images, turned_copies(images)])
+        logits = head_logits(learner, self.head_of(learner), turned)
         right = logits.argmax(1) == rotation_labels(len(images))
         return {f"accuracy/{self.name}": float(right.numpy().mean())}

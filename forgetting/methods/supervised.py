@@ -14,6 +14,7 @@ class Supervised(Method):
     source = "a reference"
     words = "supervised on the labels"
     replaces = True
+    uniform = True
 
     def setup(self, learner):
         def head():  # free of spectral norm, which would bound its logits
