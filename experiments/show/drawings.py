@@ -128,7 +128,8 @@ FIGURES = {
     "samples": Drawing(
         GAN,
         "Samples over training",
-        "The same latents every time, a row a model, its first seed.",
+        "The same latents every time, of each model's first seed. Published runs have the last "
+        "alone.",
         gan_figures.samples,
         gan_figures.first_seeds,
         live=True,
