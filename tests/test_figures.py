@@ -411,7 +411,7 @@ def test_every_measure_of_every_pair_is_compared(found):
         *(by_learner(group.of_arm(arm), "recovery") for arm in ("augment", "vanilla"))
     )
     assert row["difference"].startswith(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
-    assert (row["p"], row["seeds"], row["better"]) == (f"{apart.p:.3f}", "2", "higher")
+    assert (row["p"], row["over"], row["better"]) == (f"{apart.p:.3f}", "2 seeds", "higher")
     assert row["p, Holm"] == row["family"] == ""
     claimed = table[table["family"] != ""]
     assert claimed["compared"].tolist() == ["rotation - vanilla", "rotation - augment"]
@@ -444,7 +444,7 @@ def test_groups_that_one_setting_tells_apart_are_compared_like_arms(found):
     assert set(table["settings"]) == {""}
     row = table[table["measure"] == "recovery"].iloc[0]
     mean = 0.9 - np.mean([run.result["recovery"] for run in runs])
-    assert row["difference"].startswith(f"{mean:+.3f} [") and row["seeds"] == "2"
+    assert row["difference"].startswith(f"{mean:+.3f} [") and row["over"] == "2 seeds"
     # One seed in common is no comparison, two settings that differ are none, and what the machine
     # chose is no question of a study.
     assert own_tables.differences([*higher, runs[0]]).empty

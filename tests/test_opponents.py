@@ -63,6 +63,15 @@ def runs():
 # ------------------------------------------------------------------ memory
 
 
+def test_what_was_drawn_at_random_is_the_recording(runs):
+    assert set(own_tables.differences(runs)["over"]) == {"3 recordings"}
+    claim = Claim("it remembers", "memory", "above", (Term(1, "vanilla", {}),), STUDY, "own", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "claims", lambda study: [claim])
+        row = own_tables.claims(runs).iloc[0]
+    assert tuple(row[["family", "claim", "over"]]) == ("own", "it remembers", "3 recordings")
+
+
 def test_memory_by_hand():
     (run, *_), (of,) = (
         memory.with_memory([*family(), joint()]),
