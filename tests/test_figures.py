@@ -268,8 +268,9 @@ def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
 def test_a_run_that_no_check_foresaw_leaves_the_other_figures(found, tmp_path, capsys):
     run = found[0].runs[0]
     metrics = {name: m for name, m in run.metrics.items() if name != "accuracy/current"}
-    path, entry = figures._figure("figure3", [replace(run, metrics=metrics)], tmp_path)
-    assert path.stat().st_size > 1000 and entry.runs == []
+    files, entry = figures._made("figure3", [replace(run, metrics=metrics)])
+    assert files.keys() == {"figure3.png", "figure3.pdf"} and entry.runs == []
+    assert files["figure3.png"] == entry.picture  # the page says it, too
     assert "figure3: cannot be made from these runs: KeyError" in capsys.readouterr().err
 
 

@@ -145,20 +145,20 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
 def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """The plans' claims, each a mean over units that is above zero where its words hold."""
     rows = [
-        where(of.group)
-        | {
-            "family": of.claim.family,
+        {
             "claim": of.claim.words.format(measure=of.measure.name),
+            "verdict": of.verdict,
             "difference": shown(of.difference, "+"),
             "over": units(of.difference.n, of.group.runs[0]),
             "p, Holm": _p(of.p),
             SMALLEST: "" if of.claim.smallest is None else f"{of.claim.smallest:g}",
-            "verdict": of.verdict,
+            "family": of.claim.family,
         }
+        | where(of.group)
         for of in judged([group for study in STUDIES for group in groups(runs, study)])
     ]
-    columns = ["data", "preset", "settings", "family", "claim", "difference", "over"]
-    return frame(rows, [*columns, "p, Holm", SMALLEST, "verdict"])
+    columns = ["claim", "verdict", "difference", "over", "p, Holm", SMALLEST, "family"]
+    return frame(rows, [*columns, "data", "preset", "settings"])
 
 
 def _p(p: float) -> str:
