@@ -45,7 +45,7 @@ def export(
     preset: str = "quick",
 ) -> int:
     """Copy completed runs into `out`, without weights, host name and paths, and of the grids of
-    samples with those alone that a figure shows; how many runs there were.
+    samples with the last alone; how many runs there were.
 
     pack: into one zip of this name, of the same bytes for the same runs. plan, preset: those runs
     alone that a sweep of this plan makes. Raises UserError where a folder is missing, or is `out`
@@ -127,9 +127,9 @@ def _long_name(run: StoredRun) -> str:
 def _published(run: StoredRun) -> dict[str, bytes]:
     """The run's files as they are published, by their names."""
     record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    shown = [path.name for path in sample_grids(run.folder)]
+    last = [path.name for path in sample_grids(run.folder)[-1:]]
     published = [
-        name for name in record["artifacts"] if name in shown or not name.startswith("samples-")
+        name for name in record["artifacts"] if name in last or not name.startswith("samples-")
     ]
     files = {}
     for name in packed.files_of(run.folder):

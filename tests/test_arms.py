@@ -126,7 +126,7 @@ def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
     table = pd.read_csv(folder / "out/differences.csv", dtype=str)
     of_idea = table[table["compared"].str.fullmatch(r"my_idea@\w{4} - vanilla")]
     assert {"first_cycle", "cycle_gain", "probe_end"} <= set(of_idea["measure"])
-    assert set(of_idea["seeds"]) == {"2"}
+    assert set(of_idea["over"]) == {"2 seeds"}
     assert re.search(r"my_idea@\w{4}", (folder / "out/measures.md").read_text())
 
 

@@ -268,8 +268,9 @@ def test_the_command_draws_from_whatever_is_there(folder, tmp_path):
 def test_a_run_that_no_check_foresaw_leaves_the_other_figures(found, tmp_path, capsys):
     run = found[0].runs[0]
     metrics = {name: m for name, m in run.metrics.items() if name != "accuracy/current"}
-    path, entry = figures._figure("figure3", [replace(run, metrics=metrics)], tmp_path)
-    assert path.stat().st_size > 1000 and entry.runs == []
+    files, entry = figures._made("figure3", [replace(run, metrics=metrics)])
+    assert files.keys() == {"figure3.png", "figure3.pdf"} and entry.runs == []
+    assert files["figure3.png"] == entry.picture  # the page says it, too
     assert "figure3: cannot be made from these runs: KeyError" in capsys.readouterr().err
 
 
@@ -411,7 +412,7 @@ def test_every_measure_of_every_pair_is_compared(found):
         *(by_learner(group.of_arm(arm), "recovery") for arm in ("augment", "vanilla"))
     )
     assert row["difference"].startswith(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
-    assert (row["p"], row["seeds"], row["better"]) == (f"{apart.p:.3f}", "2", "higher")
+    assert (row["p"], row["over"], row["better"]) == (f"{apart.p:.3f}", "2 seeds", "higher")
     assert row["p, Holm"] == row["family"] == ""
     claimed = table[table["family"] != ""]
     assert claimed["compared"].tolist() == ["rotation - vanilla", "rotation - augment"]
@@ -444,7 +445,7 @@ def test_groups_that_one_setting_tells_apart_are_compared_like_arms(found):
     assert set(table["settings"]) == {""}
     row = table[table["measure"] == "recovery"].iloc[0]
     mean = 0.9 - np.mean([run.result["recovery"] for run in runs])
-    assert row["difference"].startswith(f"{mean:+.3f} [") and row["seeds"] == "2"
+    assert row["difference"].startswith(f"{mean:+.3f} [") and row["over"] == "2 seeds"
     # One seed in common is no comparison, two settings that differ are none, and what the machine
     # chose is no question of a study.
     assert own_tables.differences([*higher, runs[0]]).empty

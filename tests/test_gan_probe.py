@@ -364,7 +364,7 @@ def test_samples_are_the_stored_grids(found):
     assert np.array_equal(shown, plt.imread(run.folder / "samples-000004.png"))
 
 
-def test_published_runs_keep_the_grids_that_the_figure_shows(folder, tmp_path):
+def test_published_runs_keep_the_last_grid_alone(folder, tmp_path):
     shutil.copytree(folder / "1", tmp_path / "runs/1")
     names = [f"samples-{step:06d}.png" for step in range(0, 11000, 1000)]
     for old in (tmp_path / "runs/1").glob("samples-*.png"):
@@ -377,12 +377,21 @@ def test_published_runs_keep_the_grids_that_the_figure_shows(folder, tmp_path):
     file.write_text(json.dumps(record | {"artifacts": rest + names}))
     assert export([tmp_path / "runs"], tmp_path / "out") == 1
     (run,) = (tmp_path / "out").iterdir()
-    shown = [names[0], names[3], names[6], names[10]]
-    assert [path.name for path in sample_grids(run)] == shown
-    assert [path.name for path in sample_grids(tmp_path / "runs/1")] == shown
-    assert sorted(path.name for path in run.glob("samples-*.png")) == shown
+    assert sorted(path.name for path in run.glob("samples-*.png")) == names[-1:]
     published = json.loads((run / "run.json").read_text())["artifacts"]
-    assert published == rest + shown and all((run / name).exists() for name in published)
+    assert published == rest + names[-1:] and all((run / name).exists() for name in published)
+    # The figure shows some of those along the way, where they are.
+    shown = [path.name for path in sample_grids(tmp_path / "runs/1")]
+    assert shown == [names[0], names[3], names[6], names[10]]
+
+
+def test_models_with_one_grid_each_stand_beside_each_other(folder, tmp_path):
+    export([folder], tmp_path)
+    found = gan_figures.first_seeds(groups(stored_runs(tmp_path), "gan_probe"))
+    figure = gan_figures.samples(found)
+    of_runs = [sample_grids(run.folder) for group in found for run in group.runs]
+    assert len(figure.axes) == len(of_runs) and all(len(grids) == 1 for grids in of_runs)
+    assert len({round(axis.get_position().y0, 3) for axis in figure.axes}) == len(found)
 
 
 def test_figure4_draws_every_seeds_distance(found):

@@ -16,12 +16,12 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY
+from conftest import TINY, command
 from sacred.observers import FileStorageObserver, RunObserver
 
 from experiments import gan_probe, sequential_tasks
 from experiments.run import exit_codes, other_observers, runner
-from experiments.run.entries import Entry
+from experiments.run.entries import Entry, SqlEntry
 from forgetting.sequential import SequentialTasks
 
 WORDS = ["with", *TINY, "method=vanilla"]
@@ -382,8 +382,8 @@ def test_what_a_programs_own_observer_raises_ends_no_run(failing, tmp_path, caps
     event, said = sound.told[-1]
     assert event == "completed_event" and said["result"] == of(tmp_path / "1/run.json")["result"]
     ends = [event for event, _ in broken.told if event == "completed_event"]
-    # Its heartbeats failed, and at the end it is asked once more.
-    assert len(ends) == {"started_event": 0, "heartbeat_event": 0, "completed_event": 1}[failing]
+    # Its heartbeats failed, also the last one; that the run ended it is told all the same.
+    assert len(ends) == {"started_event": 0, "heartbeat_event": 1, "completed_event": 1}[failing]
 
 
 def test_one_that_is_gone_before_the_next_arm_keeps_it_from_nothing():
@@ -421,6 +421,48 @@ def test_a_password_is_not_stored(tmp_path, capsys):
     words = [f"results_dir={tmp_path / 'runs'}", "stop_after=0.01s", "-s", secret]
     assert sequential(capsys, *words)[0] == exit_codes.TRY_LATER
     assert "7.25" not in (tmp_path / "runs/1/run.json").read_text()
+
+
+def test_a_run_too_large_for_its_table_is_one_warning_and_ends(tmp_path, capsys):
+    """MySQL's limit of a text in tables that another program has made, here a trigger."""
+    pytest.importorskip("sqlalchemy")
+    words = [f"results_dir={tmp_path / 'runs'}", "-s", f"sqlite:///{tmp_path}/runs.db"]
+    assert sequential(capsys, *words)[0] == 0
+    with sqlite3.connect(tmp_path / "runs.db") as base:
+        too_long = "SELECT RAISE(ABORT, 'Data too long') WHERE length(NEW.info) > 2000"
+        base.execute(f"CREATE TRIGGER short BEFORE UPDATE ON run BEGIN {too_long}; END")
+    code, out, err = sequential(capsys, *words)
+    assert (code, err) == (0, "") and out.count("warning: ") == 1 and "Data too long" in out
+    before, (run_id, status, info) = rows(tmp_path / "runs.db", "run_id, status, info")
+    assert len(before[2]) > 2000 and before[1] == "COMPLETED"
+    assert (run_id, status) == ("2", "COMPLETED") and "metrics" not in json.loads(info or "{}")
+
+
+def test_tables_of_mysql_have_room_for_metrics():
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from sacred.observers import SqlObserver
+    from sacred.observers.sql_bases import Run
+    from sqlalchemy.dialects import mysql, sqlite
+    from sqlalchemy.schema import CreateTable
+
+    SqlEntry(SqlObserver("sqlite://")).reach()
+    made = {
+        dialect: str(CreateTable(Run.__table__).compile(dialect=dialect.dialect()))
+        for dialect in (mysql, sqlite)
+    }
+    assert "info LONGTEXT" in made[mysql] and "info TEXT" in made[sqlite], sqlalchemy.__version__
+
+
+def test_two_arms_beside_each_other_are_in_one_data_base(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    base = ["-s", f"sqlite:///{tmp_path}/runs.db", "-b", "0.05"]
+    done = command("sequential_tasks.py", "with", *TINY, "results_dir=runs", *base, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
+    assert "warning" not in done.stdout + done.stderr
+    found = rows(tmp_path / "runs.db", "run_id, status, info")
+    assert [found[i][:2] for i in (0, 1)] == [("1", "COMPLETED"), ("2", "COMPLETED")]
+    for run_id, _, info in found:
+        assert json.loads(info)["metrics"] == of(tmp_path / f"runs/{run_id}/metrics.json")
 
 
 @pytest.mark.skipif(not SERVER, reason="no FORGETTING_MONGODB=HOST:PORT in the environment")

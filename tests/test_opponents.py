@@ -20,7 +20,6 @@ from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import recordings, style
 from experiments.sweeps.claims import Claim, Term
-from forgetting import measures
 from forgetting.streams.fakes import HeldOut
 from gan import recordings as gan_recordings
 
@@ -61,6 +60,16 @@ def runs():
 
 
 # ------------------------------------------------------------------ memory
+
+
+def test_what_was_drawn_at_random_is_the_recording(runs):
+    assert set(own_tables.differences(runs)["over"]) == {"3 recordings"}
+    assert "the paper's" not in set(own_tables.claims(runs)["family"])  # it has no opponents
+    claim = Claim("it remembers", "memory", "above", (Term(1, "vanilla", {}),), STUDY, "own", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "claims", lambda study: [claim])
+        row = own_tables.claims(runs).iloc[0]
+    assert tuple(row[["family", "claim", "over"]]) == ("own", "it remembers", "3 recordings")
 
 
 def test_memory_by_hand():
@@ -323,8 +332,3 @@ def test_the_commands_runs_are_drawn_and_every_one_is_named(folder, tmp_path, ca
     assert told.result["memory"] == pytest.approx(np.mean(expected))
     table = (tmp_path / "memory.csv").read_text()
     assert f"{told.result['memory']:+.3f} undecided" in table.splitlines()[1]
-
-
-def test_the_report_begins_with_cures():
-    assert figures.NAMES[0] == "cures" and "opponents" in figures.FIGURES
-    assert measures.MEMORY.name == "memory"

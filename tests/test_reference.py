@@ -24,7 +24,7 @@ def test_they_are_plain_files_of_complete_runs(runs):
     folders = run_folders(REFERENCE)
     assert len(runs) == len(folders) >= 60
     assert {path.suffix for path in REFERENCE.iterdir() if path.is_file()} <= {".zip"}
-    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < 40e6
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < 24e6
     files = [folder / name for folder in folders for name in files_of(folder)]
     assert {path.suffix for path in files} <= {".json", ".txt", ".csv", ".png"}
     for path in files:

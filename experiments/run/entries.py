@@ -86,9 +86,13 @@ class SqlEntry(Entry):
         observer.session = Session(observer.engine)
 
     def reach(self) -> None:
-        from sacred.observers.sql_bases import Base
+        from sacred.observers.sql_bases import Base, Run
+        from sqlalchemy import Text
+        from sqlalchemy.dialects.mysql import LONGTEXT
         from sqlalchemy.exc import DatabaseError
 
+        # A text in MySQL has 64 KB, too few for metrics; in tables that we make it has enough.
+        Run.__table__.c.info.type = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
         try:
             Base.metadata.create_all(self.observer.engine)
         except DatabaseError:  # another process may be just making the tables

@@ -150,7 +150,7 @@ class Beside(RunObserver):
     """An observer that is told what happens to a run, and cannot harm it.
 
     What it raises is said in one line, and it is left alone until the run ends: then it is told all
-    of it once more.
+    of it once more, and that it ended.
     """
 
     def __init__(self, entry: Entry, recorder: RunFolder):
@@ -242,6 +242,8 @@ class Beside(RunObserver):
                 self.entry.put_metrics(measured(folder))
                 whole = {"info": _info(folder), "captured_out": _said(folder)}
                 self.entry.heartbeat(**whole, beat_time=now, result=said.get("result"))
+        with self._excused():  # also of a run too large for it
+            if self.begun:
                 self.entry.end(event, **said)
 
     def join(self) -> None:

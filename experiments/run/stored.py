@@ -172,6 +172,11 @@ class StoredRun:
         return self.identity.get("recording", self.seed)
 
     @property
+    def unit_is(self) -> str:
+        """What the unit is called."""
+        return "recording" if "recording" in self.identity else "seed"
+
+    @property
     def updates(self) -> int:
         """Those done when it last logged something."""
         return int(max(steps[-1] for steps, _ in self.metrics.values()))

@@ -25,7 +25,7 @@ from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
 NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
-FEWEST_SEEDS = 2  # that two values of a setting must share
+FEWEST_UNITS = 2  # that two values of a setting must share
 
 
 class Comparison(NamedTuple):
@@ -163,7 +163,7 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
             continue  # the same runs on both sides: the arm does not use the setting
         for measure in measures_of([*runs[0], *runs[1]]):
             apart = paired_interval(*(by_learner(those, measure.name) for those in runs))
-            if apart and apart.n >= FEWEST_SEEDS:
+            if apart and apart.n >= FEWEST_UNITS:
                 names = (f"{arm}, {values[0]}", values[1])
                 yield Comparison(group, differs, *names, measure, apart)
 

@@ -4,8 +4,8 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.run.unfinished import unfinished_runs
-from experiments.show import gan as gan_figures
-from experiments.show import grids, kept_and_taught
-from experiments.show import opponents as opponent_figures
-from experiments.show import sequential as sequential_figures
-from experiments.show.groups import Group, groups
+from experiments.show import grids
+from experiments.show.groups import groups
 from experiments.show.memory import twins_of, with_memory
+from experiments.show.page import parts
+from experiments.show.pictures import FIGURES
 from experiments.show.planted import with_kept
 from experiments.show.plotting import completed, empty, style, which
 from experiments.show.report import Entry, report
@@ -29,167 +28,6 @@ from experiments.show.texts import latex, markdown
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure: of which study, in which words, of which of its runs, and how it is drawn."""
-
-    study: str
-    title: str
-    shows: str
-    draw: Callable[[Sequence[Group]], Figure]
-    select: Callable[[Sequence[Group]], Sequence[Group]] = list
-    made_by: str = ""  # the command that makes such runs; "": the study's own
-    with_twins: bool = False  # whether omission twins, which no group holds, tell some of it
-    live: bool = False  # whether it can show runs that are not complete, too
-
-
-SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
-FIGURES = {
-    "cures": Drawing(
-        SEQUENTIAL,
-        "What a discriminator remembers of the generators it has met",
-        "Recorded generators of one GAN, met one after another; an arm a row. Memory: area under "
-        "the ROC curve on a generator's fakes at the end, minus that of a twin that never met it; "
-        "at 0 it would know as much without having met it. Dashed: joint training, on all "
-        "generators at once; of memory, what it reaches above the first arm's twins. Dotted: no "
-        "memory, or chance.",
-        opponent_figures.cures,
-        opponent_figures.with_joint,
-        "python experiments/sweep.py opponents --preset cpu",
-        with_twins=True,
-    ),
-    "figure1": Drawing(
-        GAN,
-        "Figure 1: rotations and what the discriminator makes of them",
-        "Real and generated images in four rotations, below each the trained discriminator's "
-        "predicted probabilities; the paper has a drawing here.",
-        gan_figures.figure1,
-        gan_figures.with_rotations,
-    ),
-    "figure2": Drawing(
-        GAN,
-        "Figure 2: what the discriminator knows of the classes while the GAN trains",
-        "Test accuracy of a linear classifier on the frozen discriminator's features, the best "
-        "block's. A fall is forgetting. A cross: the classifier did not converge.",
-        gan_figures.figure2,
-        gan_figures.probed,
-        live=True,
-    ),
-    "figure3": Drawing(
-        SEQUENTIAL,
-        "Figure 3: accuracy on the current task, one task after another",
-        "The classifier learns one class against all others at a time; grey lines are switches of "
-        "the task, the dashed line ends a cycle through the classes, dotted is chance.",
-        sequential_figures.figure3,
-        sequential_figures.one_vs_all,
-        live=True,
-    ),
-    "figure4": Drawing(
-        GAN,
-        "Figure 4: distribution of the samples' distance over models, seeds and settings",
-        "A point a run; settings that differ as in Table 2 stand in one box. FID where Inception's "
-        "weights could be had, else a Fréchet distance on the features of a named classifier of "
-        "our own, which does not compare with FID. Lower is better.",
-        gan_figures.figure4,
-        gan_figures.measured_by_scale,
-    ),
-    "probe_by_block": Drawing(
-        GAN,
-        "Representation by block over training",
-        "As Figure 2, every residual block for itself.",
-        gan_figures.probe_by_block,
-        gan_figures.probed,
-        live=True,
-    ),
-    "past_fakes": Drawing(
-        GAN,
-        "Does the discriminator forget old fakes? Accuracy",
-        "Rows: the discriminator over training; columns: the generator whose fakes it has to tell "
-        "from held-out real images. What is left of the diagonal is the past.",
-        gan_figures.past_fakes,
-        gan_figures.with_past_fakes,
-    ),
-    "past_fakes_auc": Drawing(
-        GAN,
-        "Does the discriminator forget old fakes? Area under the ROC curve",
-        "The same without a threshold: whether it still ranks real images above the old fakes.",
-        gan_figures.past_fakes_auc,
-        gan_figures.with_past_fakes,
-    ),
-    "quality": Drawing(
-        GAN,
-        "Quality of the samples over training",
-        "The distance of Figure 4 along the way.",
-        gan_figures.quality,
-        gan_figures.measured,
-        live=True,
-    ),
-    "samples": Drawing(
-        GAN,
-        "Samples over training",
-        "The same latents every time, a row a model, its first seed.",
-        gan_figures.samples,
-        gan_figures.first_seeds,
-        live=True,
-    ),
-    "representation": Drawing(
-        SEQUENTIAL,
-        "What the features hold of all classes",
-        "Test accuracy of a linear probe of the frozen features at each task's end.",
-        sequential_figures.representation,
-        sequential_figures.probed,
-        live=True,
-    ),
-    "accuracy_matrix": Drawing(
-        SEQUENTIAL,
-        "Accuracy on every task over time",
-        "A row a task. With one head for all tasks the labels change their meaning at a switch, so "
-        "that low accuracy on other tasks is forced.",
-        sequential_figures.accuracy_matrix,
-        sequential_figures.one_vs_all,
-    ),
-    "summary": Drawing(
-        SEQUENTIAL,
-        "Sequential tasks: the measures",
-        "A grey point a seed, mean and interval; below, the difference of two arms by seed. All of "
-        "them are in the table of differences.",
-        sequential_figures.summary,
-        sequential_figures.one_vs_all,
-    ),
-    "forgetting": Drawing(
-        SEQUENTIAL,
-        "Sequential tasks with a head a task: forgetting and transfer",
-        "The measures of the continual-learning literature, for runs with head=per_task.",
-        sequential_figures.forgetting,
-        sequential_figures.head_a_task,
-        "python experiments/sequential_tasks.py with cpu head=per_task",
-    ),
-    "opponents": Drawing(
-        SEQUENTIAL,
-        "A discriminator after each of the generators it met, against all of them",
-        "Above, the last cycle: the area under the ROC curve, real images against fakes. Rows: the "
-        "generator just met; columns: the one whose fakes are told; the diagonal is the one at "
-        "hand. Beside it the same for logistic regression on means and deviations of the colour "
-        "channels: what resembles it needs no memory. Below: the first generator's fakes over "
-        "time; shaded while it is at hand, the dashed line ends a cycle, dotted is chance.",
-        opponent_figures.opponents,
-        opponent_figures.with_joint,
-        "python experiments/sweep.py opponents --preset cpu",
-        live=True,
-    ),
-    "planted": Drawing(
-        SEQUENTIAL,
-        "Planted knowledge: what is kept, and what is taught beside",
-        "Nets began with updates on the images' classes, or not. A linear probe of the vector that "
-        "the heads read says what is left of it (full lines) and what training alone gives "
-        "(dashed). Kept is the first minus the second, taught is the second above the untrained "
-        "net, both means over the run. Dotted: references, and no bounds.",
-        kept_and_taught.planted,
-        kept_and_taught.with_planted,
-        "python experiments/sweep.py planted --preset cpu",
-    ),
-}
 NAMES = [*FIGURES, *TABLES]
 OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
 
@@ -217,19 +55,22 @@ def draw(
         )
     under_way = _under_way(folders, runs) if live else []
     out = Path(out)
-    written, entries = [], []
+    written, entries = [], {}
     _boxes.clear()
+
+    def of(name: str) -> list[StoredRun]:
+        return [*under_way, *(runs if name in OF_GRIDS else without_grids)]
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in only or NAMES:
-            of = runs if name in OF_GRIDS else without_grids
-            if name in FIGURES and FIGURES[name].live:
-                of = [*under_way, *of]
-            path, entry = (_figure if name in FIGURES else _table)(name, of, out)
-            written.append(path)
-            entries.append(entry)
+            files, entries[name] = _made(name, of(name))
+            for file, content in files.items():
+                write_atomically(out / file, content)
+            written.append(out / f"{name}.{'png' if name in FIGURES else 'md'}")
         if page:
-            write_atomically(page, _bytes(report(entries, left_out, len(under_way))))
+            arranged = parts(entries, of, lambda name, runs: _made(name, runs, ["png"])[1])
+            write_atomically(page, _bytes(report(arranged, left_out, len(under_way))))
             written.append(Path(page))
     except OSError as error:
         where = error.filename or out
@@ -251,35 +92,48 @@ def _under_way(folders: Sequence[str | Path], runs: Sequence[StoredRun]) -> list
     return found
 
 
-def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+def _made(
+    name: str, runs: Sequence[StoredRun], suffixes: Sequence[str] = ("png", "pdf")
+) -> tuple[Mapping[str, bytes], Entry]:
+    """The files of a figure, of these suffixes, or of a table, and what the page says of it."""
+    if name not in FIGURES:
+        return _table(name, completed(runs))
+    return _figure(name, runs if FIGURES[name].live else completed(runs), suffixes)
+
+
+def _figure(
+    name: str, runs: Sequence[StoredRun], suffixes: Sequence[str]
+) -> tuple[dict[str, bytes], Entry]:
     drawing = FIGURES[name]
 
     def make(runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], list[StoredRun]]:
         shown = drawing.select(groups(runs, drawing.study))
         of = [run for group in shown for run in group.runs]
-        return _render(drawing.draw(shown)), of + (twins_of(of, runs) if drawing.with_twins else [])
+        pictures = _render(drawing.draw(shown), suffixes)
+        return pictures, of + (twins_of(of, runs) if drawing.with_twins else [])
 
+    failed = False
     try:
         pictures, runs = _of_those_it_can(name, make, runs)
     except Exception as error:
-        pictures, runs = _render(empty(_unforeseen(name, error))), []
-    for suffix, content in pictures.items():
-        write_atomically(out / f"{name}.{suffix}", content)
-    picture = out / f"{name}.png"
+        pictures, runs = _render(empty(_unforeseen(name, error)), suffixes), []
+        failed = True
     made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
-    entry = Entry(drawing.title, drawing.shows, made_by, completed(runs), picture=picture)
-    return picture, entry
+    entry = Entry(drawing.title, drawing.shows, made_by, completed(runs))
+    if runs or failed:
+        entry = replace(entry, picture=pictures["png"])
+    return {f"{name}.{suffix}": content for suffix, content in pictures.items()}, entry
 
 
 _boxes: set[str] = set()  # letters that the font lacks, in what was drawn
 
 
-def _render(figure: Figure) -> dict[str, bytes]:
-    """The figure's files by their suffixes."""
+def _render(figure: Figure, suffixes: Sequence[str]) -> dict[str, bytes]:
+    """The figure's files by these suffixes."""
     pictures = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for suffix in ("png", "pdf"):
+        for suffix in suffixes:
             file = io.BytesIO()
             figure.savefig(
                 file,
@@ -335,25 +189,25 @@ def _unforeseen(name: str, error: Exception) -> str:
     return reason
 
 
-def _table(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entry]:
+def _table(name: str, runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], Entry]:
     table = TABLES[name]
 
     def make(runs: Sequence[StoredRun]) -> tuple[Sequence[StoredRun], pd.DataFrame]:
         chosen = table.select(runs)
         return chosen, table.make(chosen)
 
+    failed = False
     try:
         chosen, frame = _of_those_it_can(name, make, runs)
     except Exception as error:
-        chosen, frame = [], pd.DataFrame({"": [_unforeseen(name, error)]})
-    for suffix, content in (
-        ("csv", frame.to_csv(index=False)),
-        ("md", markdown(frame)),
-        ("tex", latex(frame, table.title)),
-    ):
-        write_atomically(out / f"{name}.{suffix}", _bytes(content))
-    entry = Entry(table.title, table.note, table.made_by, chosen, table=frame)
-    return out / f"{name}.md", entry
+        chosen, frame, failed = [], pd.DataFrame({"": [_unforeseen(name, error)]}), True
+    files = {
+        f"{name}.csv": _bytes(frame.to_csv(index=False)),
+        f"{name}.md": _bytes(markdown(frame)),
+        f"{name}.tex": _bytes(latex(frame, table.title)),
+    }
+    entry = Entry(table.title, table.note, table.made_by, chosen)
+    return files, replace(entry, table=frame) if len(frame) and (chosen or failed) else entry
 
 
 def _bytes(text: str) -> bytes:

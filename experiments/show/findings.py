@@ -7,31 +7,26 @@ from experiments.run.stored import StoredRun
 from experiments.show.arms import defaults
 from experiments.show.compare import difference, measures_of
 from experiments.show.groups import Group, groups
-from experiments.show.texts import shown
+from experiments.show.texts import shown, units
 from forgetting.measures import meets_fakes
 from forgetting.names import natural
 
 
 @dataclass(frozen=True)
 class Question:
-    """Of the study's second arm minus its first, in a measure. of: which runs it is asked of; unit:
-    what was drawn at random."""
+    """Of the study's second arm minus its first, in a measure. of: which runs it is asked of."""
 
     words: str
     study: str
     measure: str
     of: Callable[[StoredRun], bool] = lambda run: True
-    unit: str = "seed"
 
 
 QUESTIONS = (
     Question(
         "Sequential tasks", "sequential_tasks", "cycle_gain", lambda r: not meets_fakes(r.config)
     ),
-    Question(
-        *("Recorded opponents", "sequential_tasks", "past_auc"),
-        *(lambda r: meets_fakes(r.config), "recording"),
-    ),
+    Question("Recorded opponents", "sequential_tasks", "past_auc", lambda r: meets_fakes(r.config)),
     Question("GAN probe", "gan_probe", "probe_final"),
 )
 
@@ -57,9 +52,9 @@ def _answer(question: Question, group: Group) -> str | None:
     if apart is None:
         return None
     words = {measure.name: measure.words for measure in measures_of(group.runs)}[question.measure]
-    units = f"one {question.unit}" if apart.n == 1 else f"{apart.n} {question.unit}s"
+    over = f"one {run.unit_is}" if apart.n == 1 else units(apart.n, run)
     verdict = ", undecided" if apart.contains_zero else ""
     return (
         f"{question.words}, {run.data}, preset {run.preset}: {second} minus {first} in {words!r} "
-        f"is {shown(apart, '+')} ({units}{verdict})."
+        f"is {shown(apart, '+')} ({over}{verdict})."
     )

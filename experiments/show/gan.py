@@ -18,6 +18,7 @@ from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import distance_metrics
 from experiments.show.groups import Group
 from experiments.show.plotting import (
+    PER_LINE,
     completed,
     draw_arm,
     draw_curve,
@@ -25,6 +26,7 @@ from experiments.show.plotting import (
     label,
     leftmost,
     legend,
+    lines,
     panels,
     rows,
     units,
@@ -75,11 +77,13 @@ def with_rotations(found: Sequence[Group]) -> list[Group]:
 
 
 def first_seeds(found: Sequence[Group]) -> list[Group]:
-    """A group a model, of its first seed, of a completed run where there is one."""
+    """A run a model, of its first seed, of a completed run where there is one."""
     return [
-        Group([min(group.of_arm(model), key=lambda run: not run.completed)], group.differs)
+        Group(
+            [min(group.of_arm(a), key=lambda run: not run.completed) for a in arms_of(group)],
+            group.differs,
+        )
         for group in keep(found, lambda run: bool(sample_grids(run.folder)))
-        for model in arms_of(group)
     ]
 
 
@@ -261,19 +265,35 @@ def quality(found: Sequence[Group]) -> Figure:
 
 
 def samples(found: Sequence[Group]) -> Figure:
-    """Samples of the same latents over training, a row a model, of its first seed."""
+    """Samples of the same latents over training, of each model's first seed: a line a model, or
+    models beside each other where each has one grid, as published runs do."""
+
+    def across(group):
+        return max(len(sample_grids(run.folder)) for run in group.runs)
+
+    def cells(group):
+        """(run, path of a grid) in lines, or None where a line has fewer."""
+        of_runs = [[(run, path) for path in sample_grids(run.folder)] for run in group.runs]
+        return [cell for of in of_runs for cell in (*of, *[None] * (across(group) - len(of)))]
+
+    def per_line(group):
+        return across(group) if across(group) > 1 else PER_LINE
 
     def draw(part, group):
-        (run,) = group.runs
-        shown = sample_grids(run.folder)
-        for axis, path in zip(panels(part, len(shown)), shown, strict=True):
-            axis.imshow(picture(path))
+        shown = cells(group)
+        for axis, cell in zip(panels(part, len(shown), per_line(group)), shown, strict=True):
             axis.set_axis_off()
-            state = "" if run.completed else f" ({run.status})"
-            title = f"{wrapped(run.arm, 30)}, {updates(path)} updates{state}"
-            axis.set_title(title, fontsize="x-small")
+            if cell:
+                run, path = cell
+                axis.imshow(picture(path))
+                state = "" if run.completed else f" ({run.status})"
+                title = f"{wrapped(run.arm, 30)}, {updates(path)} updates{state}"
+                axis.set_title(title, fontsize="x-small")
 
-    return rows(found, "samples, GAN probe", 2.2, draw, "first seed, the same latents")
+    def height(group):
+        return 2.2 * lines(len(cells(group)), per_line(group))
+
+    return rows(found, "samples, GAN probe", height, draw, "first seed, the same latents")
 
 
 def picture(path: Folder) -> np.ndarray:

@@ -98,5 +98,6 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     axis.axvline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     axis.axhline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     axis.set(xlabel="kept (planted minus not)", ylabel="taught (above untrained)")
+    axis.locator_params(axis="x", nbins=3)
     axis.set_title("filled: moving; open: not", fontsize="small")
     axis.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))

@@ -136,9 +136,14 @@ def twins_of(some: Iterable[StoredRun], runs: Iterable[StoredRun]) -> list[Store
 def that_tell(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The runs whose memory can be told, and those that tell it: twins and the joint reference."""
     own = [of.run for of in remembered(runs)]
-    keys = {key_of_all(run) for run in own}
+    return list({run.folder: run for run in (*own, *that_tell_of(own, runs))}.values())
+
+
+def that_tell_of(some: Sequence[StoredRun], runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Those among `runs` that tell of the memory of some: twins and the joint reference."""
+    keys = {key_of_all(run) for run in some if _meets_all(run)}
     joint = [run for key, run in joint_runs(runs).items() if key in keys]
-    return list({run.folder: run for run in (*own, *twins_of(own, runs), *joint)}.values())
+    return [*twins_of(some, runs), *joint]
 
 
 def _meets_all(run: StoredRun) -> bool:

@@ -18,7 +18,7 @@ from experiments.show.compare import (
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
 from experiments.show.memory import Remembered, remembered
-from experiments.show.texts import frame, shown, shown_difference, where
+from experiments.show.texts import frame, shown, shown_difference, units, where
 from forgetting.measures import OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
 
 STUDIES = ("sequential_tasks", "gan_probe")
@@ -132,32 +132,33 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
                     "in words": measure.words,
                     "better": measure.better or "",
                     "difference": shown_difference(apart),
-                    "seeds": str(apart.n),
+                    "over": units(apart.n, group.runs[0]),
                     "p": _p(apart.p),
                     "p, Holm": _p(claimed.p) if claimed else "",
                     "family": claimed.claim.family if claimed else "",
                 }
             )
     columns = ["data", "preset", "settings", "compared", "measure", "in words", "better"]
-    return frame(rows, [*columns, "difference", "seeds", "p", "p, Holm", "family"])
+    return frame(rows, [*columns, "difference", "over", "p", "p, Holm", "family"])
 
 
 def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """The plans' claims, each a mean over seeds that is above zero where its words hold."""
+    """The plans' claims, each a mean over units that is above zero where its words hold."""
     rows = [
-        where(of.group)
-        | {
-            "the paper's claim": of.claim.words.format(measure=of.measure.name),
+        {
+            "claim": of.claim.words.format(measure=of.measure.name),
+            "verdict": of.verdict,
             "difference": shown(of.difference, "+"),
-            "seeds": str(of.difference.n),
+            "over": units(of.difference.n, of.group.runs[0]),
             "p, Holm": _p(of.p),
             SMALLEST: "" if of.claim.smallest is None else f"{of.claim.smallest:g}",
-            "verdict": of.verdict,
+            "family": of.claim.family,
         }
+        | where(of.group)
         for of in judged([group for study in STUDIES for group in groups(runs, study)])
     ]
-    columns = ["data", "preset", "settings", "the paper's claim", "difference", "seeds"]
-    return frame(rows, [*columns, "p, Holm", SMALLEST, "verdict"])
+    columns = ["claim", "verdict", "difference", "over", "p, Holm", SMALLEST, "family"]
+    return frame(rows, [*columns, "data", "preset", "settings"])
 
 
 def _p(p: float) -> str:

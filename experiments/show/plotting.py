@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from experiments.run.stored import StoredRun
+from experiments.show import texts
 from experiments.show.arms import words, wrapped
 from experiments.show.groups import Group
 from experiments.show.intervals import band
@@ -51,9 +52,7 @@ def unfinished(runs: Iterable[StoredRun]) -> list[StoredRun]:
 
 def units(runs: Sequence[StoredRun]) -> str:
     """How many there are of what was drawn at random: "3 seeds", "10 recordings"."""
-    n = len({run.unit for run in runs})
-    what = "recording" if meets_fakes(runs[0].config) else "seed"
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    return texts.units(len({run.unit for run in runs}), runs[0])
 
 
 def label(runs: Sequence[StoredRun], width: int, in_words: bool = False) -> str:
@@ -144,8 +143,7 @@ def rows(
             said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
             said = "one seed, so no interval"
-        if meets_fakes(group.runs[0].config):
-            said = said.replace("seed", "recording")
+        said = said.replace("seed", group.runs[0].unit_is)
         text = textwrap.fill(caption(group, said), 118, break_on_hyphens=False)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)

@@ -1,46 +1,72 @@
-"""One self-contained page with every figure and table, and where each comes from."""
+"""One self-contained page of figures and tables in parts, and where each comes from."""
 
 import base64
 import html
+import io
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
+from PIL import Image, features
 
 from experiments.run.stored import StoredRun
 from experiments.show.texts import EMPTY
 
+TITLE = "Do networks forget when their task keeps moving?"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 0 auto;
        padding: 0 1rem 4rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 3rem 0 .3rem; } p { margin: .3rem 0; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.35rem; margin: 3rem 0 .3rem; }
+h3 { font-size: 1.1rem; margin: 2rem 0 .2rem; } p, ul { margin: .3rem 0; }
 img { width: 100%; min-width: 38rem; height: auto; display: block; }
 .wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .85rem; white-space: nowrap; }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; }
-details { font-size: .85rem; color: #444; } pre { overflow-x: auto; background: #f5f5f5;
-          padding: .5rem; }
-nav a { margin-right: 1rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-width: 38rem; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
+         border-bottom: 1px solid #ddd; }
+td { min-width: 11rem; } .narrow { white-space: nowrap; min-width: 0; }
+.origin, .long > summary { font-size: .85rem; color: #444; }
+pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .85rem; }
+summary { cursor: pointer; } summary h2 { display: inline; }
+.folded { margin-top: 3rem; }
+nav p { overflow-wrap: anywhere; } nav a { display: inline-block; margin-right: .9rem; }
+@media (max-width: 40rem) { .inside { display: none; } }
+.note { font-size: .85rem; color: #444; }
 """
+LONG = 40  # rows, from which a table is folded away
+MOST_WRAPPED = 28  # letters of a cell that is not broken into lines
+HIGHEST = 16383  # pixels that a WebP can have
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of one figure (`picture`, a PNG) or table (`table`); made_by: the command
-    that makes runs for it."""
+    """What the page says of one figure (`picture`, a PNG's bytes) or table (`table`); made_by: the
+    command that makes runs for it."""
 
     title: str
     shows: str
     made_by: str
     runs: Sequence[StoredRun]
-    picture: Path | None = None
+    picture: bytes | None = None
     table: pd.DataFrame | None = None
 
+    @property
+    def shows_nothing(self) -> bool:
+        return self.picture is None and self.table is None
 
-def report(entries: Sequence[Entry], left_out: Mapping[str, int], dashed: int = 0) -> str:
+
+@dataclass(frozen=True)
+class Part:
+    """Entries under a heading, after lines of text; folded: out of sight until it is opened."""
+
+    title: str
+    entries: Sequence[Entry]
+    lines: Sequence[str] = ()
+    folded: bool = False
+
+
+def report(parts: Sequence[Part], left_out: Mapping[str, int], dashed: int = 0) -> str:
     """The page as HTML, with all images inside; it needs neither network nor script.
 
     left_out: how many runs were not complete, by their status; dashed: how many of them figures
@@ -49,28 +75,100 @@ def report(entries: Sequence[Entry], left_out: Mapping[str, int], dashed: int = 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items())) or "none"
     if dashed:
         counts += f"; {dashed} of them drawn dashed, and in no table"
-    shown = {run.folder: run for entry in entries for run in entry.runs}
-    links = "".join(f'<a href="#e{i}">{_text(e.title)}</a> ' for i, e in enumerate(entries))
-    parts = [
+    parts = [part for part in parts if part.entries or part.lines]
+    shown = {run.folder for part in parts for entry in part.entries for run in entry.runs}
+    page = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Do networks forget when their task keeps moving?</title><style>{STYLE}</style>",
-        "</head><body><h1>Do networks forget when their task keeps moving?</h1>",
+        f"<title>{TITLE}</title><style>{STYLE}</style>",
+        f"</head><body><h1>{TITLE}</h1>",
         f"<p>All figures and tables from {len(shown)} stored runs. Left out, not complete: "
-        f"{counts}.</p><nav>{links}</nav>",
+        f"{counts}.</p>",
+        f"<nav>{''.join(_links(i, part) for i, part in enumerate(parts))}</nav>",
+        *(_part(i, part) for i, part in enumerate(parts)),
+        "</body></html>",
     ]
-    for i, entry in enumerate(entries):
-        parts.append(f'<section id="e{i}"><h2>{_text(entry.title)}</h2><p>{_text(entry.shows)}</p>')
-        if entry.picture:
-            content = base64.b64encode(entry.picture.read_bytes()).decode()
-            picture = f'<img alt="{_text(entry.title)}" src="data:image/png;base64,{content}">'
-            parts.append(f'<div class="wide">{picture}</div>')
-        if entry.table is not None:
-            cells = entry.table.replace("", EMPTY)
-            parts.append(f'<div class="wide">{cells.to_html(index=False, border=0)}</div>')
-        parts.append(f"{_origin(entry)}</section>")
-    return "\n".join([*parts, "</body></html>"]) + "\n"
+    return "\n".join(page) + "\n"
+
+
+def _links(i: int, part: Part) -> str:
+    """To a part, and to what is in it where one can see it."""
+    link = f'<a href="#p{i}"><b>{_text(part.title)}</b></a>'
+    inside = [
+        f'<a href="#p{i}e{j}">{_text(_short(entry.title))}</a>'
+        for j, entry in enumerate(() if part.folded else part.entries)
+    ]
+    return f'<p>{link} <span class="inside">{" ".join(inside)}</span></p>'
+
+
+def _short(title: str) -> str:
+    """ "Figure 2: what the discriminator knows" -> "Figure 2"."""
+    return title.split(":")[0] if title.startswith(("Figure", "Table")) else title
+
+
+def _part(i: int, part: Part) -> str:
+    inside = "\n".join(
+        [
+            *(f"<p>{_text(line)}</p>" for line in part.lines),
+            *(_section(f"p{i}e{j}", entry) for j, entry in enumerate(part.entries)),
+        ]
+    )
+    title = f"<h2>{_text(part.title)}</h2>"
+    if not part.folded:
+        return f'<div id="p{i}">{title}{inside}</div>'
+    return f'<details class="folded" id="p{i}"><summary>{title}</summary>{inside}</details>'
+
+
+def _section(name: str, entry: Entry) -> str:
+    inside = f"<h3>{_text(entry.title)}</h3>"
+    if entry.table is None:
+        inside += f"<p>{_text(entry.shows)}</p>"
+    if entry.picture:
+        kind, content = for_the_screen(entry.picture)
+        source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        inside += f'<div class="wide"><img alt="{_text(entry.title)}" src="{source}"></div>'
+    if entry.table is not None:
+        table = f'<div class="wide">{_table(entry.table)}</div>'
+        if len(entry.table) > LONG:
+            rows = f"<summary>All {len(entry.table)} rows</summary>"
+            table = f'<details class="long">{rows}{table}</details>'
+        inside += f'{table}<p class="note">{_text(entry.shows)}</p>'
+    return f'<section id="{name}">{inside}{_origin(entry)}</section>'
+
+
+def for_the_screen(png: bytes) -> tuple[str, bytes]:
+    """(kind, content) of the same picture: as WebP, lossless or not, whichever is smaller; as it is
+    where that cannot be."""
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = opened.convert("RGB")
+    if max(picture.size) > HIGHEST or not features.check("webp"):
+        return "png", png
+    contents = []
+    for options in ({"lossless": True}, {"quality": 80}):
+        file = io.BytesIO()
+        picture.save(file, "webp", **options)
+        contents.append(file.getvalue())
+    return "webp", min(contents, key=len)
+
+
+def _table(table: pd.DataFrame) -> str:
+    """Without columns of which nothing is known; short cells in one line."""
+    known = table.loc[:, (table != "").any(axis=0)] if len(table) else table
+
+    def cells(tag: str, texts: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{_CLASS if len(text) <= MOST_WRAPPED else ''}>{_text(text)}</{tag}>"
+            for text in texts
+        )
+
+    head = cells("th", list(known.columns))
+    rows = (cells("td", [text or EMPTY for text in row]) for row in known.itertuples(False, None))
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+
+
+_CLASS = ' class="narrow"'
 
 
 def _origin(entry: Entry) -> str:
@@ -105,8 +203,8 @@ def _origin(entry: Entry) -> str:
         f"{', '.join(presets)}; seeds {', '.join(map(str, every_seed))}; code {', '.join(codes)}"
     )
     return (
-        f"<details><summary>{_text(line)}. Their ids, and the commands that make them</summary>"
-        f'<div class="wide">{pd.DataFrame(rows).to_html(index=False, border=0)}</div>'
+        f'<details class="origin"><summary>{_text(line)}. Their ids, and the commands that make '
+        f'them</summary><div class="wide">{_table(pd.DataFrame(rows))}</div>'
         f"<pre>{_text(commands)}</pre></details>"
     )
 

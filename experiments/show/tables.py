@@ -116,20 +116,21 @@ TABLES = {
         "All measures, compared",
         UNCORRECTED + "Every arm with the first of its study, with those that a claim names, and "
         "with the arm it is a variant of; runs that one setting tells apart likewise, where they "
-        "share two seeds. p is of the t test, of one row by itself; where a row is one of a "
+        "share two of them. p is of the t test, of one row by itself; where a row is one of a "
         "family's claims, p by Holm's correction over all of these stands beside it.",
         lambda runs: list(runs),
         differences,
     ),
     "claims": Table(
         "python experiments/sweep.py figure3 --preset cpu",
-        "The paper's claims",
-        UNCORRECTED + "p is of the t test, by Holm's correction over all rows of equal data and "
-        "preset; a claim is confirmed, or the result against it, below 0.05; an undecided one "
-        "whose interval lies within the smallest effect of interest, fixed beforehand, to either "
-        "side of zero is called equivalent. A fall from the peak "
-        "is measured at the step where the other seeds' mean is highest, so that its seeds are not "
-        "quite independent; that there is none is confirmed only by an end above that step's.",
+        "The claims",
+        UNCORRECTED + "The paper's, and those that other plans declared before their runs. p is "
+        "of the t test, by Holm's correction over a family's rows of equal data and preset; a "
+        "claim is confirmed, or the result against it, below 0.05; an undecided one whose interval "
+        "lies within the smallest effect of interest, fixed beforehand, to either side of zero is "
+        "called equivalent. A fall from the peak is measured at the step where the other seeds' "
+        "mean is highest, so that its seeds are not quite independent; that there is none is "
+        "confirmed only by an end above that step's.",
         lambda runs: list(runs),
         claims,
     ),

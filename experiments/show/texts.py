@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from experiments.run.stored import StoredRun
 from experiments.show.groups import Group
 from experiments.show.intervals import Interval
 
 EMPTY = "\N{EN DASH}"  # how a cell that is not known is shown
 UNCORRECTED = (
-    "Means over seeds; in brackets 95 % t intervals, of differences paired by seed. An interval "
-    "that contains zero is undecided. "
+    "Means over seeds, or over recordings where opponents are recorded; in brackets 95 % t "
+    "intervals, of differences paired by these. An interval that contains zero is undecided. "
 )
 
 
@@ -26,6 +27,11 @@ def shown_difference(difference: Interval | None) -> str:
     if difference is None:
         return ""
     return shown(difference, "+") + (" undecided" if difference.contains_zero else "")
+
+
+def units(n: int, run: StoredRun) -> str:
+    """Of what was drawn at random for runs like this one: "5 seeds", "1 recording"."""
+    return f"{n} {run.unit_is}" if n == 1 else f"{n} {run.unit_is}s"
 
 
 def where(group: Group) -> dict[str, str]:
