@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.run.unfinished import unfinished_runs
+from experiments.show import drift, grids, kept_and_taught
 from experiments.show import gan as gan_figures
-from experiments.show import grids, kept_and_taught
 from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group, groups
@@ -32,9 +32,9 @@ from forgetting.files import write_atomically
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: of which study, in which words, of which of its runs, and how it is drawn."""
+    """A figure: of which studies, in which words, of which of their runs, and how it is drawn."""
 
-    study: str
+    studies: Sequence[str]
     title: str
     shows: str
     draw: Callable[[Sequence[Group]], Figure]
@@ -44,7 +44,7 @@ class Drawing:
     live: bool = False  # whether it can show runs that are not complete, too
 
 
-SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
+SEQUENTIAL, GAN = ("sequential_tasks",), ("gan_probe",)
 FIGURES = {
     "cures": Drawing(
         SEQUENTIAL,
@@ -189,6 +189,14 @@ FIGURES = {
         kept_and_taught.with_planted,
         "python experiments/sweep.py planted --preset cpu",
     ),
+    "drift": Drawing(
+        SEQUENTIAL + GAN,
+        "How the features drift",
+        "How alike the final layer's features of the same 1,000 test images are at each two probes "
+        "of a run: debiased linear CKA, 1 where they are the same but for rotation and scale.",
+        drift.drift,
+        drift.with_drift,
+    ),
 }
 NAMES = [*FIGURES, *TABLES]
 OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
@@ -255,7 +263,8 @@ def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entr
     drawing = FIGURES[name]
 
     def make(runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], list[StoredRun]]:
-        shown = drawing.select(groups(runs, drawing.study))
+        found = [group for study in drawing.studies for group in groups(runs, study)]
+        shown = drawing.select(found)
         of = [run for group in shown for run in group.runs]
         return _render(drawing.draw(shown)), of + (twins_of(of, runs) if drawing.with_twins else [])
 
@@ -266,7 +275,7 @@ def _figure(name: str, runs: Sequence[StoredRun], out: Path) -> tuple[Path, Entr
     for suffix, content in pictures.items():
         write_atomically(out / f"{name}.{suffix}", content)
     picture = out / f"{name}.png"
-    made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
+    made_by = drawing.made_by or f"python experiments/{drawing.studies[0]}.py with cpu"
     entry = Entry(drawing.title, drawing.shows, made_by, completed(runs), picture=picture)
     return picture, entry
 
