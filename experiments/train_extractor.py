@@ -2,8 +2,9 @@
 
     python experiments/train_extractor.py --dataset digits --out gan/extractors
 
-The project ships what this wrote for the digits and for its JPEG CIFAR-10. Any other data set gets
-its extractor in its first run; there is no need to call this for it.
+The project ships what this wrote for the digits and for its JPEG CIFAR-10, also at 16 pixels
+(--key cifar10_16px). Any other data set gets its extractor in its first run; there is no need to
+call this for it.
 """
 
 import sys

@@ -67,6 +67,8 @@ def known(metrics: Metrics, config: Mapping[str, Any]) -> list[Measure]:
     kinds = ("accuracy", "auc") if of_fakes else ("accuracy",)
     found = [*MEASURES, *(m for cycle in cycles for kind in kinds for m in _transfer(cycle, kind))]
     found += OF_OPPONENTS if of_fakes and not omits else []
+    # Of features, which no label's change forces; a generator that is omitted has no turn.
+    found += [_representation(cycle) for cycle in range(0 if omits else config.get("cycles", 0))]
     found += [m for metric in sorted(metrics) for m in _quality(metric)]
     return [measure for measure in found if measure.needs in metrics]
 
@@ -368,6 +370,21 @@ def _of_planted(name: str, words: str) -> Measure:
     measure = Measure(name, words, "higher", LAYER, FINAL_LAYER, lambda logged: None)
     MEASURES.append(measure)
     return measure
+
+
+def _representation(cycle: int) -> Measure:
+    """Representation forgetting (Davari et al. 2022, arXiv 2203.13381, Section 3): what a linear
+    probe tells of a task at the end of its turn, minus at the end of the cycle, mean over tasks but
+    the last. Of a class it is the recall of a ten-way probe; of a generator the accuracy on real
+    images against its fakes."""
+
+    def of(logged: Logged) -> float | None:
+        if logged.tasks < 2:
+            return None
+        return -backward_transfer(accuracy_matrix(logged, cycle, "probe"))
+
+    name, words = f"representation_forgetting/cycle_{cycle + 1}", "representation forgetting"
+    return Measure(name, f"{words}, cycle {cycle + 1}", "lower", LAYER, "probe/task_0", of)
 
 
 TAUGHT = next(measure for measure in MEASURES if measure.name == "taught")

@@ -30,8 +30,23 @@ def linear_probe(
     c: float = 0.01,
     max_iterations: int = 2000,
 ) -> tuple[float, bool]:
-    """Test accuracy in 0..1 of logistic regression with scikit-learn's objective, and whether the
-    fit converged within `max_iterations` of L-BFGS.
+    """Test accuracy in 0..1 of `probe_hits`, and whether its fit converged."""
+    hits, converged = probe_hits(
+        train_features, train_labels, test_features, test_labels, c, max_iterations
+    )
+    return float(hits.mean()), converged
+
+
+def probe_hits(
+    train_features: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_features: torch.Tensor,
+    test_labels: torch.Tensor,
+    c: float,
+    max_iterations: int = 2000,
+) -> tuple[torch.Tensor, bool]:
+    """Which test images logistic regression with scikit-learn's objective gets right, (M,) float64
+    of 1 and 0, and whether the fit converged within `max_iterations` of L-BFGS.
 
     Features that are no numbers, or too large for their squares to be (of a diverged net), give
     NaN, False.
@@ -40,6 +55,7 @@ def linear_probe(
     labels (N,) int64, any. c: inverse strength of the L2 penalty, LogisticRegression's C. Fitted
     on the features' device.
     """
+    unknown = torch.full((len(test_labels),), float("nan"), dtype=torch.float64)
     mean = train_features.mean(0)
     classes, labels = train_labels.to(mean.device).unique(return_inverse=True)
     (n, d), device = train_features.shape, mean.device
@@ -52,7 +68,7 @@ def linear_probe(
     torch.sub(train_features, mean, out=rows[:, :d])
     deviation = torch.linalg.vector_norm(rows[:, :d], dim=0) / n**0.5
     if not deviation.isfinite().all():
-        return float("nan"), False
+        return unknown, False
     # What the mean's rounding leaves of a feature that never changes is no deviation.
     deviation = torch.where(deviation > 1e-8 + 1e-6 * mean.abs(), deviation, 1.0)
     rows[:, :d] /= deviation
@@ -63,9 +79,9 @@ def linear_probe(
     )
     logits = torch.addmm(weights[:, d], (test_features - mean).div_(deviation), weights[:, :d].T)
     if not logits.isfinite().all():
-        return float("nan"), False
+        return unknown, False
     hits = classes[logits.argmax(1)] == test_labels.to(device)
-    return float(hits.double().mean()), converged
+    return hits.double(), converged
 
 
 @torch.no_grad()

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from forgetting import measures, methods, probes
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
+from forgetting.files import table
 from forgetting.graphs import iteration
 from forgetting.learner import PLAYERS, Batch, Learner
 from forgetting.networks import Classifier, build
 from forgetting.planting import plant
 from forgetting.relearning import updates_to_relearn
 from forgetting.seeding import derived_seed, generator
+from forgetting.similarity import Drift
 from forgetting.streams import Schedule, fakes, one_vs_all, resolved_order, uniform
 
 # The climb after a switch is steep, and recovery is measured on it: evaluate there, too.
@@ -110,6 +112,7 @@ class SequentialTasks:
             self.stream = uniform.Uniform(dataset, batch_size, draws)
         self.info["evaluation_images"] = len(self.held_out)
         self.probe_indices = dataset.training_subset(probe_images).to(device)
+        self.drift = Drift(dataset)
         self.boundary_draws = generator(seed, "boundary")
         self.untrained = partial(
             build,
@@ -214,7 +217,7 @@ class SequentialTasks:
                 values[f"{kind}/current"] = values[f"{kind}/task_{self.current_task()}"]
         values |= self.learner.evaluate(self.held_out.of_methods)
         if between_tasks:
-            values["probe/final_layer"] = self._final_layer(vectors)
+            values |= self._probe_final_layer(vectors)
         if pooled:
             values |= self._probe_maps(maps)
         if self.of_fakes and not self.without_tasks:
@@ -222,8 +225,23 @@ class SequentialTasks:
             values |= self._relearn() if self.position == self.total_steps else {}
         return values
 
-    def _final_layer(self, vectors: torch.Tensor, learner: Learner | None = None) -> float:
-        """Accuracy of a linear probe, for the image's class, of the vector that the heads read.
+    def _probe_final_layer(self, vectors: torch.Tensor) -> dict[str, float]:
+        """A linear probe, for the image's class, of the vector that the heads read: its accuracy
+        and, where a task is a class, its recall of each. Keeps the features for `drift.csv`."""
+        hits, labels, features = self._final_layer(vectors)
+        tested = self.held_out.of_classes
+        self.drift.add(self.position, self.drift.of_tested(features, tested))
+        values = {"probe/final_layer": float(hits.mean())}
+        if not (self.of_fakes or self.without_tasks):
+            for task in range(self.tasks):
+                values[f"probe/task_{task}"] = float(hits[labels == task].mean())
+        return values
+
+    def _final_layer(
+        self, vectors: torch.Tensor, learner: Learner | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which labelled test images the probe gets right (M,) as 1 or 0, their labels (M,) and
+        features (M, width).
 
         vectors: of all held-out images; learner: another one than this study's.
         """
@@ -231,7 +249,8 @@ class SequentialTasks:
         train = read(self.dataset.train_images[chosen])[1]
         test, labels = self.held_out.labelled(read, vectors)
         of_training = self.dataset.train_labels[chosen]
-        return probes.linear_probe(train, of_training, test, labels, probes.FINAL_LAYER_C)[0]
+        hits, _ = probes.probe_hits(train, of_training, test, labels, probes.FINAL_LAYER_C)
+        return hits, labels.to(hits.device), test
 
     def _probe_maps(self, maps: torch.Tensor) -> dict[str, float]:
         """The same of the last block's map, pooled: (N, D) of all test images."""
@@ -279,8 +298,9 @@ class SequentialTasks:
         return torch.cat(logits).numpy(), torch.cat(vectors), maps
 
     def artifacts(self) -> dict[str, bytes]:
-        """Files to keep of the latest evaluation: none."""
-        return {}
+        """Files to keep of the latest evaluation. drift.csv: how alike the features are of each two
+        probes so far."""
+        return {"drift.csv": table(self.drift.rows)} if self.drift.rows else {}
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
@@ -307,7 +327,8 @@ class SequentialTasks:
         if self.plant_updates:  # what the curve begins at is planted
             bare = self.learner.bare(self.untrained().to(self.device))
             _, vectors, _ = self._read(self.held_out.images(whole=True), bare)
-            found["probe_final_layer_untrained"] = self._final_layer(vectors, bare)
+            hits, *_ = self._final_layer(vectors, bare)
+            found["probe_final_layer_untrained"] = float(hits.mean())
         return found
 
     # ---- everything the next step depends on ----
@@ -318,6 +339,8 @@ class SequentialTasks:
             "learner": self.learner.state_dict(),
             "stream": self.stream.draws.get_state(),
             "boundary": self.boundary_draws.get_state(),
+            "drift": list(self.drift.rows),
+            "parts": self.drift.parts(),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -326,6 +349,7 @@ class SequentialTasks:
         self.learner.load_state_dict(state["learner"])
         self.stream.draws.set_state(state["stream"])
         self.boundary_draws.set_state(state["boundary"])
+        self.drift.restore(state["drift"], state["parts"])
 
 
 def _bce(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:

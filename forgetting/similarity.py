@@ -1,6 +1,14 @@
-"""How alike two sets of features are: centred kernel alignment."""
+"""How alike two sets of features are, and how features drift while a net is trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+
+from forgetting.data import Dataset
+
+DRIFT_IMAGES = 1000  # test images whose features are compared
+PART = "features-"
 
 
 def cka(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -15,24 +23,78 @@ def cka(x: torch.Tensor, y: torch.Tensor) -> float:
     """
     if len(x) != len(y) or len(x) <= 3:
         raise ValueError(f"cka: features of the same images, more than 3, not {len(x)}, {len(y)}")
-    of_x, of_y = _gram(x), _gram(y)
-    own = _hsic(of_x, of_x), _hsic(of_y, of_y)
-    if min(own) <= 0:
+    x, y = _centred(x), _centred(y)
+    own = _hsic(x, x), _hsic(y, y)
+    if not min(own) > 0:
         raise ValueError("cka: features that do not vary are like no others")
-    return float(_hsic(of_x, of_y) / (own[0] * own[1]) ** 0.5)
+    return float(_hsic(x, y) / (own[0] * own[1]) ** 0.5)
 
 
-def _gram(features: torch.Tensor) -> torch.Tensor:
-    """Inner products (N, N) float64, its diagonal zero. Centred first: the estimate is the same,
-    and no large mean is left to cancel."""
+def _centred(features: torch.Tensor) -> torch.Tensor:
     features = features.double()
-    features = features - features.mean(0)
-    return (features @ features.T).fill_diagonal_(0)
+    return features - features.mean(0)
 
 
-def _hsic(k: torch.Tensor, other: torch.Tensor) -> float:
-    """Unbiased estimate, from inner products (N, N) whose diagonal is zero."""
-    n = len(k)
-    sums = k.sum() * other.sum() / ((n - 1) * (n - 2))
-    rows = (k.sum(0) * other.sum(0)).sum() * 2 / (n - 2)
-    return float(((k * other).sum() + sums - rows) / (n * (n - 3)))
+def _hsic(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Song et al.'s estimate, of centred features (N, D) and (N, E).
+
+    It is of the inner products K = x x' and L = y y', their diagonals made zero. Centred, the rows
+    of x x' add up to zero, and so a row of K to minus what stood on its diagonal. Tr(K L) is
+    |x' y|^2 less the diagonals' product. So no (N, N) is needed.
+    """
+    n = len(x)
+    of_x, of_y = x.square().sum(1), y.square().sum(1)  # the diagonals
+    together = (of_x * of_y).sum()
+    sums = of_x.sum() * of_y.sum() / ((n - 1) * (n - 2))
+    trace = (x.T @ y).square().sum() - together
+    return float((trace + sums - 2 * together / (n - 2)) / (n * (n - 3)))
+
+
+class Drift:
+    """The CKA of the same test images' features between each two of a run's probes.
+
+    rows: one a pair, `step` and `earlier` in updates, and `cka`; NaN where features do not vary or
+    are no numbers.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.images = dataset.balanced_test_subset(DRIFT_IMAGES)
+        self.rows: list[dict[str, float]] = []
+        self.features: dict[int, torch.Tensor] = {}  # step -> (N, D), as `compact` makes them
+
+    def of_tested(self, vectors: torch.Tensor, tested: torch.Tensor) -> torch.Tensor:
+        """Of the vectors (M, D) of the test images `tested` (M,), ascending indices, those (N, D)
+        of the images that are compared."""
+        return vectors[torch.isin(tested, self.images.to(tested.device))]
+
+    def add(self, step: int, features: torch.Tensor) -> None:
+        """Compare the features (N, D) of a probe with those of all before it."""
+        latest = compact(features)
+        for earlier, those in self.features.items():
+            try:
+                alike = cka(latest, those)
+            except ValueError:
+                alike = float("nan")
+            self.rows.append({"step": step, "earlier": earlier, "cka": alike})
+        self.features[step] = latest
+
+    def parts(self) -> dict[str, torch.Tensor]:
+        """The features, of which a checkpoint writes each probe's once."""
+        return {f"{PART}{step}": features for step, features in self.features.items()}
+
+    def restore(self, rows: Sequence[Mapping], parts: Mapping[str, Any]) -> None:
+        """From a checkpoint's rows and parts, of which others may be of something else."""
+        self.rows = list(rows)
+        self.features = {
+            int(name.removeprefix(PART)): those
+            for name, those in parts.items()
+            if name.startswith(PART)
+        }
+
+
+def compact(features: torch.Tensor) -> torch.Tensor:
+    """Features (N, D) as they are kept, (N, D) float16 on the CPU: centred, and divided by the
+    largest. CKA is of neither, so that half precision, whose rounding changes it in the sixth
+    digit, is exact enough, and no feature is too large for it."""
+    centred = _centred(features)
+    return (centred / centred.abs().max()).half().cpu()

@@ -18,9 +18,11 @@ from forgetting import measures, probes
 from forgetting.data import Dataset
 from forgetting.devices import evaluation_batch
 from forgetting.errors import UserError
+from forgetting.files import table
 from forgetting.learner import Learner
 from forgetting.rotation import rotation_logits
 from forgetting.seeding import generator
+from forgetting.similarity import Drift
 from gan import past_fakes, samples
 from gan.losses import GradientPenalty
 from gan.models import ALONE, MODELS, parse_model
@@ -122,7 +124,7 @@ class ProbeStudy:
         self.fakes: dict[int, torch.Tensor] = {}  # step -> fakes (1000, 3, S, S) uint8
         self.recorded: dict[int, dict[str, torch.Tensor]] = {}  # step -> the generator's state then
         self.past_fakes: list[dict[str, float]] = []  # the matrix, a row a pair of t and s <= t
-        self.labelled = classes > 1
+        self.labelled, self.drift = classes > 1, Drift(dataset)
         if self.labelled:
             self.probe_indices = dataset.training_subset(probe_images).to(device)
 
@@ -202,6 +204,7 @@ class ProbeStudy:
         values["probe/final_layer"], _ = probes.linear_probe(
             train_vectors, train, test_vectors, test, probes.FINAL_LAYER_C
         )
+        self.drift.add(self.position, self.drift.of_tested(test_vectors, everything))
         return values
 
     def _features(
@@ -268,18 +271,19 @@ class ProbeStudy:
         """Files to keep of the latest evaluation: name -> content.
 
         past_fakes.csv: the matrix so far. samples-<step>.png: the same 64 latents every time.
+        drift.csv: how alike the final layer's features are of each two probes so far.
         rotations.png and .csv: real images, then fakes, and Q_D of each in its four rotations.
         """
-        files = {}
+        files = {"drift.csv": table(self.drift.rows)} if self.drift.rows else {}
         if self.generator is not None:
-            files["past_fakes.csv"] = samples.table(self.past_fakes)
+            files["past_fakes.csv"] = table(self.past_fakes)
             latest = self.fakes[self.position][:SAMPLES_IN_A_GRID]
             files[f"samples-{self.position:06d}.png"] = samples.image_grid(latest)
         if "rotation" in self.learner.methods and self.position == self.total_steps:
             images, kinds = self._images_of_figure_1()
             rows = samples.predicted_rotations(images, kinds, self.rotation_probabilities)
             files["rotations.png"] = samples.image_grid(images.cpu())
-            files["rotations.csv"] = samples.table(rows)
+            files["rotations.csv"] = table(rows)
         return files
 
     def _images_of_figure_1(self) -> tuple[torch.Tensor, list[str]]:
@@ -323,7 +327,9 @@ class ProbeStudy:
             "parts": {
                 **{f"fakes-{step}": fakes for step, fakes in self.fakes.items()},
                 **{f"generator-{step}": state for step, state in self.recorded.items()},
+                **self.drift.parts(),
             },
+            "drift": list(self.drift.rows),
             "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
@@ -339,9 +345,12 @@ class ProbeStudy:
             )
         self.gan.load_state_dict(state, state["position"])
         self.fakes, self.recorded = {}, {}
+        kept = {"fakes": self.fakes, "generator": self.recorded}
         for name, part in state["parts"].items():
             kind, _, step = name.partition("-")
-            {"fakes": self.fakes, "generator": self.recorded}[kind][int(step)] = part
+            if kind in kept:
+                kept[kind][int(step)] = part
+        self.drift.restore(state["drift"], state["parts"])
         self.past_fakes = list(state["past_fakes"])
         self.probe_c[:] = state["probe_c"]
         self.seconds.update(state["seconds"])

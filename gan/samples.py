@@ -1,6 +1,5 @@
 """A generator's images, and the pictures and tables that are made of them."""
 
-import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -68,12 +67,3 @@ def image_grid(images: torch.Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(canvas).save(file, "png")
     return file.getvalue()
-
-
-def table(rows: Sequence[dict]) -> bytes:
-    """A CSV file of rows that have the same columns."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue().encode()

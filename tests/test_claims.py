@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import PROJECT
 
 from experiments.sweeps.claims import claims, claims_of
 from experiments.sweeps.plan import read_plan
@@ -19,6 +20,16 @@ def test_the_papers_six_claims_are_one_family_of_two_plans():
     assert [claim.pair and claim.pair[1] for claim in found] == [
         "vanilla", "augment", "uncond", None, None, "uncond",
     ]  # fmt: skip
+
+
+def test_each_claim_of_planted_knowledge_has_the_smallest_effect_of_its_width():
+    text = (PROJECT / "docs/results.md").read_text()
+    tenths = dict(re.findall(r"^\| (16|32|64) \| .* \| \*\*(0\.\d+)\*\* \|$", text, re.M))
+    found = [c for c in claims("sequential_tasks") if c.family == "planted knowledge"]
+    assert len(found) == 7 and len(tenths) == 3
+    for claim in found:
+        widths = {term.settings.get("width", claim.settings.get("width")) for term in claim.terms}
+        assert claim.smallest == min(float(tenths[str(width)]) for width in widths), claim.words
 
 
 def test_a_plans_name_is_its_family_where_it_names_none():

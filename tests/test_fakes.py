@@ -455,6 +455,8 @@ def test_a_schedule_of_replaced_turns_still_counts_them():
         ("opponents_as_gan", 75),
         ("opponents_more", 60),
         ("planted", 300),
+        ("planted_as_gan", 35),
+        ("planted_one_vs_all", 15),
     ],
 )
 def test_plans_ask_for_what_there_is(plan, runs):

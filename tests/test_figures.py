@@ -16,7 +16,7 @@ from experiments.results import export
 from experiments.run import runner
 from experiments.run.stored import load_runs, stored_runs
 from experiments.show import drawings as figures
-from experiments.show import own_tables
+from experiments.show import drift, own_tables
 from experiments.show import sequential as sequential_figures
 from experiments.show.arms import WORDS, arms_of, colour_of, in_order, wrapped
 from experiments.show.compare import (
@@ -302,6 +302,25 @@ def test_representation_draws_the_stored_probes(found):
         stored = np.mean([run.metrics["probe/final"][1] for run in runs], axis=0)
         assert np.array_equal(line.get_ydata(), stored)
         assert line.get_xdata().tolist() == list(range(3, 61, 3))
+
+
+def test_drift_is_drawn_as_stored(found):
+    group = next(group for group in found if len(group.arms()) == 3)
+    shown = drift.with_drift([group])
+    assert [len(g.runs) for g in shown] == [6]
+    figure = drift.drift(shown)
+    for axis, arm in zip(figure.axes, arms_of(group), strict=False):
+        tables = [run.table("drift.csv") for run in group.of_arm(arm)]
+        values = np.asarray(axis.collections[0].get_array())
+        assert values.shape == (21, 21) and (np.diag(values) == 1).all()
+        steps = sorted({*tables[0]["step"], *tables[0]["earlier"]})
+        for (_, one), (_, other) in zip(*(table.iterrows() for table in tables), strict=True):
+            i, j = steps.index(one["step"]), steps.index(one["earlier"])
+            assert values[i, j] == values[j, i] == pytest.approx((one["cka"] + other["cka"]) / 2)
+    older = replace(
+        group.runs[0], folder=PROJECT / "results/reference/sequential_tasks-cpu-vanilla-0"
+    )
+    assert drift.with_drift([Group([older], "")]) == []
 
 
 def test_the_control_has_its_panel_without_a_rotation_run(found):

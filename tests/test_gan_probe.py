@@ -97,9 +97,9 @@ def test_a_run_holds_what_the_contract_names(folder):
     assert ssgan.info["extractor"] == "digits_cnn" and len(ssgan.info["extractor_sha256"]) == 16
     assert ssgan.result["probe_final"] == ssgan.metrics["probe/best"][1][-1]
     names = {path.name for path in ssgan.folder.iterdir()}
-    assert {"past_fakes.csv", "samples-000000.png", "samples-000004.png", "rotations.csv"} <= names
+    assert {"past_fakes.csv", "drift.csv", "samples-000004.png", "rotations.csv"} <= names
     record = json.loads((ssgan.folder / "run.json").read_text())
-    assert len(record["artifacts"]) == len(set(record["artifacts"])) == 6
+    assert len(record["artifacts"]) == len(set(record["artifacts"])) == 7
     control = runs[-1]
     assert set(control.metrics) & {"loss/g", "past_fakes/auc", "fd_digits_cnn"} == set()
     assert control.metrics["accuracy/rotation"][0].tolist() == [0, 2, 4]
@@ -129,8 +129,8 @@ def test_killed_and_resumed_it_ends_the_same(folder, tmp_path, capsys):
     for name, (steps, values) in through.metrics.items():
         assert np.array_equal(resumed.metrics[name][0], steps), name
         assert np.array_equal(resumed.metrics[name][1], values), name
-    table = "past_fakes.csv"
-    assert (resumed.folder / table).read_text() == (through.folder / table).read_text()
+    for table in ("past_fakes.csv", "drift.csv"):
+        assert (resumed.folder / table).read_text() == (through.folder / table).read_text()
 
 
 @pytest.mark.parametrize("at", [0, 2, 4])

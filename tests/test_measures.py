@@ -103,6 +103,25 @@ def test_accuracy_matrix_takes_each_cycles_ends():
     assert measures.accuracy_matrix(turned, 0).tolist() == [[105, 5], [110, 10]]
 
 
+@pytest.mark.parametrize("stream", ["one_vs_all", "fakes"])
+def test_representation_forgetting_by_hand(stream):
+    """Three tasks of five updates, two cycles: what a probe tells at its own turn, minus later."""
+    told = {0: [0.9, 0.5, 0.6, 0.8, 0.7, 0.5], 1: [0.1, 0.8, 0.5, 0.4, 0.9, 0.8],
+            2: [0.2, 0.3, 0.9, 0.5, 0.5, 0.9]}  # fmt: skip
+    ends = np.arange(5, 31, 5)
+    metrics = {f"probe/task_{j}": (ends, np.array(values)) for j, values in told.items()}
+    metrics |= {f"accuracy/task_{j}": (ends, np.zeros(6)) for j in told}
+    config = {"iterations_per_task": 5, "cycles": 2, "stream": {"name": stream}}
+    known = {m.name: m for m in measures.known(metrics, config)}
+    got = {f"cycle_{i}": known[f"representation_forgetting/cycle_{i}"].of(Logged(metrics, config))
+           for i in (1, 2)}  # fmt: skip
+    # The last task is at hand. Task 0: 0.9 to 0.6, then 0.8 to 0.5; task 1: 0.8 to 0.5, 0.9 to 0.8.
+    assert got["cycle_1"] == pytest.approx((0.3 + 0.3) / 2)
+    assert got["cycle_2"] == pytest.approx((0.3 + 0.1) / 2)
+    omits = config | {"stream": {"name": stream, "omit": [1]}}
+    assert not any("representation" in m.name for m in measures.known(metrics, omits))
+
+
 def test_past_fakes_by_hand():
     of = {(0, 0): 0.9, (2, 0): 0.8, (4, 0): 0.1, (2, 2): 0.6, (4, 2): 0.5, (4, 4): 0.7,
           (6, 0): 0.0, (6, 2): 0.3, (6, 4): 0.6, (6, 6): 0.5}  # fmt: skip

@@ -60,6 +60,36 @@ def test_what_is_planted_is_seen_and_goes_on_to_the_bit(digits, study):
     assert losses(restored, 2) == losses(planted, 2)
 
 
+@pytest.mark.parametrize("study", [sequential, gan], ids=["sequential", "gan"])
+def test_drift_changes_no_bit_and_goes_on_to_the_bit(digits, study):
+    probed, left_alone = study(digits), study(digits)
+    probed.evaluate()
+    assert probed.artifacts().keys() & {"drift.csv"} == set()  # one probe has no other
+    assert losses(probed, 4) == losses(left_alone, 4)
+    restored = study(digits, fresh=False)
+    state = copy.deepcopy(probed.state_dict())
+    restored.load_state_dict(state)
+    for learner in (probed, restored):
+        losses(learner, learner.total_steps - learner.position)
+        learner.evaluate()
+        (row,) = learner.drift.rows
+        assert (row["step"], row["earlier"]) == (learner.total_steps, 0) and 0 < row["cka"] < 1
+        assert learner.artifacts()["drift.csv"].startswith(b"step,earlier,cka\n")
+    assert restored.drift.rows == probed.drift.rows
+    assert state["drift"] == []  # of then
+
+
+def test_a_class_that_is_a_task_has_its_recall(digits):
+    learner = sequential(digits, probe_images=1000)
+    values = learner.evaluate()
+    recalls = [values[f"probe/task_{c}"] for c in range(10)]
+    counts = torch.bincount(digits.test_labels).double()
+    assert values["probe/final_layer"] == pytest.approx(
+        float((torch.tensor(recalls) * counts).sum() / counts.sum())
+    )
+    assert len(set(recalls)) > 3
+
+
 def test_it_is_planted_before_recorded_opponents_too(digits, recording):  # noqa: F811
     planted = opponents(digits, recording, plant_updates=3)
     assert not torch.equal(weights(planted), weights(opponents(digits, recording)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from forgetting.similarity import cka
+from forgetting.similarity import Drift, cka, compact
 
 
 def features(seed, n=200, d=8):
@@ -48,3 +48,38 @@ def test_what_cannot_be_compared_is_refused():
         cka(features(0, 5), features(0, 6))
     with pytest.raises(ValueError, match="do not vary"):
         cka(features(0, 9), torch.ones(9, 3))
+
+
+def test_drift_is_of_each_two_probes_and_goes_on_to_the_bit(digits):
+    drift = Drift(digits)
+    images = digits.test_images.flatten(1).float()
+    tested = torch.arange(len(images))
+    probes = {0: images[:, :9], 5: images[:, :30] * 1e30, 7: torch.ones(len(images), 4)}
+    for step, vectors in probes.items():
+        drift.add(step, drift.of_tested(vectors, tested))
+    shown = digits.balanced_test_subset(1000)
+    pairs = {(row["step"], row["earlier"]): row["cka"] for row in drift.rows}
+    assert list(pairs) == [(5, 0), (7, 0), (7, 5)]
+    # Half precision is enough, and no feature is too large for it.
+    assert pairs[5, 0] == pytest.approx(cka(images[shown, :9], images[shown, :30]), abs=1e-4)
+    assert np.isnan(pairs[7, 0])  # what does not vary is like nothing
+    restored = Drift(digits)
+    restored.restore(list(drift.rows), drift.parts() | {"fakes-5": None})
+    for either in (drift, restored):
+        either.add(9, images[shown, :30].cos())
+    assert str(restored.rows) == str(drift.rows) and len(drift.rows) == 6
+    assert drift.parts()["features-5"].dtype == torch.float16
+
+
+def test_fewer_tested_images_hold_those_of_the_drift(digits):
+    some = digits.balanced_test_subset(300)
+    drift = Drift(digits)
+    drift.images = digits.balanced_test_subset(50)
+    assert torch.equal(drift.of_tested(some[:, None], some)[:, 0], drift.images)
+
+
+def test_features_are_kept_in_half_precision_without_their_mean_and_scale():
+    x = features(0)
+    kept, again = compact(x), compact(1e6 * x - 3e7)
+    assert kept.abs().max() == 1 and (kept - again).abs().max() < 2e-3
+    assert cka(x, kept) == pytest.approx(1, abs=1e-6)

@@ -107,7 +107,8 @@ def _figure(
     drawing = FIGURES[name]
 
     def make(runs: Sequence[StoredRun]) -> tuple[dict[str, bytes], list[StoredRun]]:
-        shown = drawing.select(groups(runs, drawing.study))
+        found = [group for study in drawing.studies for group in groups(runs, study)]
+        shown = drawing.select(found)
         of = [run for group in shown for run in group.runs]
         pictures = _render(drawing.draw(shown), suffixes)
         return pictures, of + (twins_of(of, runs) if drawing.with_twins else [])
@@ -118,7 +119,7 @@ def _figure(
     except Exception as error:
         pictures, runs = _render(empty(_unforeseen(name, error)), suffixes), []
         failed = True
-    made_by = drawing.made_by or f"python experiments/{drawing.study}.py with cpu"
+    made_by = drawing.made_by or f"python experiments/{drawing.studies[0]}.py with cpu"
     entry = Entry(drawing.title, drawing.shows, made_by, completed(runs))
     if runs or failed:
         entry = replace(entry, picture=pictures["png"])

@@ -61,7 +61,7 @@ def with_past_fakes(found: Sequence[Group]) -> list[Group]:
     """Those with a whole matrix of past fakes; rotation_only has no fakes."""
     columns = {"discriminator", "generator", "accuracy", "auc"}
     return keep(
-        found, lambda run: "past_fakes/auc" in run.metrics and _whole(run, PAST_FAKES, columns)
+        found, lambda run: "past_fakes/auc" in run.metrics and whole(run, PAST_FAKES, columns)
     )
 
 
@@ -71,8 +71,8 @@ def with_rotations(found: Sequence[Group]) -> list[Group]:
     shown = []
     for group in keep(found, lambda run: {"loss/g", "accuracy/rotation"} <= run.metrics.keys()):
         runs = [run for model in arms_of(group) for run in group.of_arm(model)]
-        whole = (run for run in runs if _whole(run, "rotations.csv", columns))
-        shown += [Group([run], group.differs) for run in itertools.islice(whole, 1)]
+        kept = (run for run in runs if whole(run, "rotations.csv", columns))
+        shown += [Group([run], group.differs) for run in itertools.islice(kept, 1)]
     return shown
 
 
@@ -90,7 +90,8 @@ def first_seeds(found: Sequence[Group]) -> list[Group]:
 PAST_FAKES = "past_fakes.csv"
 
 
-def _whole(run: StoredRun, name: str, columns: set[str]) -> bool:
+def whole(run: StoredRun, name: str, columns: set[str]) -> bool:
+    """Whether a run's table can be read and has these columns; else the file is named."""
     try:
         missing = columns - set(run.table(name).columns)
         if missing or run.table(name).empty:

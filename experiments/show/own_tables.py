@@ -19,10 +19,10 @@ from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
 from experiments.show.memory import Remembered, remembered
 from experiments.show.texts import frame, shown, shown_difference, units, where
-from forgetting.measures import OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
+from forgetting.measures import LAYER, OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
 
 STUDIES = ("sequential_tasks", "gan_probe")
-OF_TASKS = (TASKS, TRANSFER, OPPONENTS, REMEMBERED)
+OF_TASKS = (TASKS, TRANSFER, OPPONENTS, REMEMBERED, LAYER)
 SMALLEST = "smallest effect of interest"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from experiments.show import gan as gan_figures
-from experiments.show import kept_and_taught
+from experiments.show import drift, kept_and_taught
 from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group
@@ -14,9 +14,9 @@ from experiments.show.groups import Group
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: of which study, in which words, of which of its runs, and how it is drawn."""
+    """A figure: of which studies, in which words, of which of their runs, and how it is drawn."""
 
-    study: str
+    studies: Sequence[str]
     title: str
     shows: str
     draw: Callable[[Sequence[Group]], Figure]
@@ -26,7 +26,7 @@ class Drawing:
     live: bool = False  # whether it can show runs that are not complete, too
 
 
-SEQUENTIAL, GAN = "sequential_tasks", "gan_probe"
+SEQUENTIAL, GAN = ("sequential_tasks",), ("gan_probe",)
 FIGURES = {
     "cures": Drawing(
         SEQUENTIAL,
@@ -171,5 +171,13 @@ FIGURES = {
         kept_and_taught.planted,
         kept_and_taught.with_planted,
         "python experiments/sweep.py planted --preset cpu",
+    ),
+    "drift": Drawing(
+        SEQUENTIAL + GAN,
+        "How the features drift",
+        "How alike the final layer's features of the same 1,000 test images are at each two probes "
+        "of a run: debiased linear CKA, 1 where they are the same but for rotation and scale.",
+        drift.drift,
+        drift.with_drift,
     ),
 }
