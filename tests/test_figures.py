@@ -353,7 +353,7 @@ def test_published_runs_hold_no_paths_host_or_weights(folder, tmp_path):
             export([wrong], folder)
     text = ""
     for path in (tmp_path / "a").rglob("*"):
-        assert path.suffix in ("", ".json", ".txt"), path
+        assert path.suffix in ("", ".json", ".txt", ".csv"), path
         text += path.read_text() if path.is_file() else ""
     assert str(folder) not in text and str(PROJECT) not in text and "hostname" not in text
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from experiments.show import gan as gan_figures
 from experiments.show import drift, kept_and_taught
+from experiments.show import gan as gan_figures
 from experiments.show import opponents as opponent_figures
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group

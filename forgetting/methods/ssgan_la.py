@@ -16,7 +16,6 @@ class SSGANLA(Method):
     """Tell rotation and real from fake at once, in place of the adversarial loss."""
 
     source = "Hou et al. 2021, arXiv 2106.08601"
-    words = "label augmentation (rotation x real or fake)"
     uses = ("rotated_images",)
     players = ("discriminator", "generator")
     replaces = True

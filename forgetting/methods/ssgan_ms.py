@@ -18,7 +18,6 @@ class SSGANMS(Rotation):
     """A rotation loss whose head also tells fakes, and a generator that is to be told as real."""
 
     source = "Tran et al. 2019, arXiv 1911.06997"
-    words = "with rotation loss and a class for fakes"
     uses = ("rotated_images",)
     settings = {
         "weight": Setting(0.5, number(at_least=0), "lambda_d, of the discriminator's loss"),
