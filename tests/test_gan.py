@@ -111,8 +111,8 @@ def test_gradient_penalty_of_a_linear_critic():
     real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
     method = losses.GradientPenalty({"weight": 10.0}, seed=0)
     net = Mock(side_effect=lambda x: x.flatten(1))
-    net.logits = lambda features, labels: features @ weight
     learner = Mock(net=net, device=torch.device("cpu"))
+    learner.score = lambda features, labels: features @ weight
     batch = discriminator_batch(real, fake)
     drawn = method.draw("discriminator", 5, 0)
     weight_of_it, penalty = method.loss(learner, batch, None, drawn)

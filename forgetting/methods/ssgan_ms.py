@@ -18,6 +18,7 @@ class SSGANMS(Rotation):
     """A rotation loss whose head also tells fakes, and a generator that is to be told as real."""
 
     source = "Tran et al. 2019, arXiv 1911.06997"
+    words = ""  # its name, and not rotation's words
     uses = ("rotated_images",)
     settings = {
         "weight": Setting(0.5, number(at_least=0), "lambda_d, of the discriminator's loss"),
