@@ -7,12 +7,12 @@ draw all that is random (on the CPU), extend the batch, ONE forward pass, losses
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from forgetting.batch import Batch, Outputs
 from forgetting.errors import UserError
 from forgetting.networks import buffers_kept, build, initialised, normalise_spectrally, scale_images
 from forgetting.seeding import derived_seed, generator
@@ -20,61 +20,6 @@ from forgetting.settings import Setting
 
 # Whose update it is -> what ends the name of a method's loss.
 PLAYERS = {"classifier": "", "discriminator": "_d", "generator": "_g"}
-COLUMNS = ("targets", "tasks", "labels")
-
-
-@dataclass
-class Batch:
-    """One update of the net under study; methods change it in place.
-
-    images: (N, 3, S, S) float as `scale_images` gives them, a generator's fakes with their graph.
-    targets: (N,) float, 1 the task's class or real, 0 others or fake. tasks, labels: (N,) int64,
-    the task a row was drawn for and the class it shows; None where there is none.
-    real, fake: which rows are real images, which a generator's; the stream's own come first.
-    player: classifier, discriminator or generator. step: updates of the run before this one.
-    extra: a method's own rows (M, 3, S, S), by its name; no part of the objective.
-    """
-
-    images: torch.Tensor
-    targets: torch.Tensor
-    tasks: torch.Tensor | None
-    labels: torch.Tensor | None
-    real: list[slice]
-    fake: list[slice]
-    player: str
-    step: int
-    extra: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def own(self) -> slice:
-        """The rows for a pretext task: the stream's real images, in a generator's update its
-        fakes."""
-        return (self.real or self.fake)[0]
-
-    def columns(self, rows: slice | torch.Tensor) -> dict[str, torch.Tensor]:
-        """What is known of some rows beside their images."""
-        return {name: self.column(name)[rows] for name in COLUMNS if self.column(name) is not None}
-
-    def column(self, name: str) -> torch.Tensor | None:
-        return getattr(self, name)
-
-    def add(self, images: torch.Tensor, columns: Mapping[str, torch.Tensor], real: bool) -> None:
-        """Put rows (M, 3, S, S) into the objective, behind the others."""
-        n = len(self.images)
-        self.images = torch.cat([self.images, images])
-        for name, values in columns.items():
-            setattr(self, name, torch.cat([self.column(name), values]))
-        (self.real if real else self.fake).append(slice(n, n + len(images)))
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What the net makes of a batch: features (N, width), logits (N,) float32 (None without an
-    objective), and the features of methods' own rows by name."""
-
-    features: torch.Tensor
-    logits: torch.Tensor | None
-    extra: dict[str, torch.Tensor]
 
 
 class Method(nn.Module):

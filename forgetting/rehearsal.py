@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 
+from forgetting.batch import COLUMNS, Batch
 from forgetting.errors import UserError
-from forgetting.learner import COLUMNS, Batch, Method
+from forgetting.learner import Method
 from forgetting.networks import scale_images, to_bytes
 from forgetting.settings import Setting, integer, optional
 

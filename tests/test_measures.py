@@ -183,7 +183,7 @@ def test_a_measure_reaches_runs_older_than_itself(monkeypatch):
 
     late = Measure("late", "late bloom", "higher", measures.TASKS, "probe/final",
                    lambda logged: float(logged.metrics["probe/final"][1][-3:].mean()))  # fmt: skip
-    monkeypatch.setattr(measures, "MEASURES", [*measures.MEASURES, late])
+    monkeypatch.setattr(measures.tasks, "MEASURES", [*measures.tasks.MEASURES, late])
     run = read_run(PROJECT / "results/reference/sequential_tasks-cpu-vanilla-0")
     assert run.result["late"] == run.metrics["probe/final"][1][-3:].mean()
     assert Group([run], "").runs and "late bloom" in table([run])["measure"].tolist()

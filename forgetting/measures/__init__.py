@@ -1,0 +1,72 @@
+"""Measures: what was learnt and what was forgotten, read off what a run logged.
+
+Pure functions, each with its words and which way is better. They make a run's result at its end,
+and again whenever it is read, so that a measure reaches runs older than itself.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forgetting.measures import final_layer, gan, opponents, tasks, transfer
+from forgetting.measures.base import (
+    DISTANCE,
+    LAYER,
+    OPPONENTS,
+    PAST_FAKES,
+    PROBE,
+    QUALITY,
+    REMEMBERED,
+    TASK_PROBE,
+    TASKS,
+    TRANSFER,
+    Logged,
+    Measure,
+    Metrics,
+)
+from forgetting.measures.final_layer import FINAL_LAYER, HALF_LIFE, KEPT, TAUGHT
+from forgetting.measures.gan import BEST_BLOCK, PROBE_FALL, is_distance
+from forgetting.measures.opponents import MEMORY, SAVINGS, SHARE
+from forgetting.measures.tasks import mean_over_iterations
+from forgetting.measures.transfer import (
+    accuracy_matrix,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+)
+
+__all__ = [
+    "BEST_BLOCK", "DISTANCE", "FINAL_LAYER", "HALF_LIFE", "KEPT", "LAYER", "MEMORY", "OPPONENTS",
+    "PAST_FAKES", "PROBE", "PROBE_FALL", "QUALITY", "REMEMBERED", "SAVINGS", "SHARE", "TASKS",
+    "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix", "average_accuracy",
+    "backward_transfer", "forgetting", "forward_transfer", "is_distance", "known",
+    "mean_over_iterations", "meets_fakes", "of_run",
+]  # fmt: skip
+
+
+def known(metrics: Metrics, config: Mapping[str, Any]) -> list[Measure]:
+    """All measures that a run with these metrics and settings may have."""
+    # With one head for all tasks the labels change their meaning, and what falls is not forgotten.
+    of_fakes, omits = meets_fakes(config), config.get("stream", {}).get("omit")
+    clear = (of_fakes and not omits) or config.get("head") == "per_task"
+    cycles = range(config["cycles"]) if clear else ()
+    kinds = ("accuracy", "auc") if of_fakes else ("accuracy",)
+    found = [*tasks.MEASURES, *final_layer.MEASURES, *gan.MEASURES]
+    found += [m for cycle in cycles for kind in kinds for m in transfer.of_cycle(cycle, kind)]
+    found += opponents.MEASURES if of_fakes and not omits else []
+    # Of features, which no label's change forces; a generator that is omitted has no turn.
+    of_features = range(0 if omits else config.get("cycles", 0))
+    found += [transfer.representation(cycle) for cycle in of_features]
+    found += [m for metric in sorted(metrics) for m in gan.quality(metric)]
+    return [measure for measure in found if measure.needs in metrics]
+
+
+def meets_fakes(config: Mapping[str, Any]) -> bool:
+    """Whether a run's tasks are recorded generators."""
+    return config.get("stream", {}).get("name") == "fakes"
+
+
+def of_run(logged: Logged) -> dict[str, float]:
+    """Every measure that applies to a run, by name."""
+    found = {m.name: m.of(logged) for m in known(logged.metrics, logged.config)}
+    return {name: value for name, value in found.items() if value is not None}
