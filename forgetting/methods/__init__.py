@@ -213,18 +213,18 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
 
 def describe() -> str:
     """Every built-in method: a line, its settings, its source."""
-    lines = []
+    lines, width = [], max(map(len, available()))
     for name, method in available().items():
         first_line, *_ = (method.__doc__ or "").splitlines() or [""]
-        lines.append(f"{name:10} {first_line}")
+        lines.append(f"{name:{width}} {first_line}")
         lines += [
-            f"{'':10}   {name}.{key}={setting.default}  {setting.help}: {setting.rule.wanted}"
+            f"{'':{width}}   {name}.{key}={setting.default}  {setting.help}: {setting.rule.wanted}"
             for key, setting in method.settings.items()
         ]
         if method.uses:
-            lines.append(f"{'':10}   goes by {', '.join(method.uses)}")
+            lines.append(f"{'':{width}}   goes by {', '.join(method.uses)}")
         if method.source:
-            lines.append(f"{'':10}   {method.source}")
+            lines.append(f"{'':{width}}   {method.source}")
     return "\n".join(lines)
 
 
