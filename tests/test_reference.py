@@ -1,7 +1,8 @@
-"""The runs that are shipped with the project, and what the README says of them."""
+"""The runs that are shipped with the project, and what the README and docs/ say of them."""
 
 import json
 import re
+from itertools import takewhile
 
 import pytest
 from conftest import PROJECT
@@ -13,6 +14,9 @@ from experiments.show.tables import TABLES
 from experiments.show.texts import EMPTY
 
 REFERENCE = PROJECT / "results/reference"
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+NAMED = {"measures": "measure", "claims": "claim"}
+GAIN = "linear probe, last cycle minus first"
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +41,90 @@ def test_they_are_plain_files_of_complete_runs(runs):
         assert all("=" in word for word in run.asked if word != run.preset), run.asked
 
 
-def test_the_readme_shows_their_tables(runs):
-    """A table of the README is some columns and rows of a table that `make figures` writes."""
+@pytest.fixture(scope="module")
+def frames(runs):
+    """The tables that `make figures` writes of them, by name."""
     plain = grids.without_grids(runs)
-    frames = {
+    return {
         name: table.make(table.select(runs if name == "table2" else plain))
         for name, table in TABLES.items()
     }
-    lines = (PROJECT / "README.md").read_text().splitlines()
-    shown = []
-    for i, line in enumerate(lines):
-        if i + 1 < len(lines) and re.fullmatch(r"(\|---)+\|", lines[i + 1]):
-            columns = _cells(line)
-            of = [name for name, frame in frames.items() if set(columns) <= set(frame.columns)]
-            if of:
-                shown += of
-                known = set(frames[of[0]][columns].replace("", EMPTY).itertuples(False, None))
-                for row in lines[i + 2 :]:
-                    if not row.startswith("|"):
-                        break
-                    assert tuple(_cells(row)) in known, f"{of[0]} has no row {row}"
-    assert sorted(shown) == ["claims", "measures", "table1", "table2", "table3"]
+
+
+def test_pages_show_their_tables(frames):
+    """A table of numbers on a page is some columns and rows of one that `make figures` writes."""
+    shown = {}
+    for page in PAGES:
+        lines = page.read_text().splitlines()
+        for i, line in enumerate(lines):
+            if i + 1 < len(lines) and re.fullmatch(r"(\|---)+\|", lines[i + 1]):
+                columns = _cells(line)
+                of = [name for name, frame in frames.items() if set(columns) <= set(frame.columns)]
+                rows = list(takewhile(lambda row: row.startswith("|"), lines[i + 2 :]))
+                if of and "…" not in "".join(rows):  # the row to come is tests/test_pages.py's
+                    shown.setdefault(page.name, []).append(of[0])
+                    known = frames[of[0]][columns].replace("", EMPTY).itertuples(False, None)
+                    assert {tuple(_cells(row)) for row in rows} <= set(known), f"{page}: {of[0]}"
+                    assert len({tuple(_cells(row)) for row in rows}) == len(rows)
+    assert sorted(shown["paper.md"]) == [
+        "measures", "past_fakes_measures", "table1", "table2", "table3",
+    ]  # fmt: skip
+    assert shown["README.md"] == ["claims"] and shown.keys() == {"README.md", "paper.md"}
+
+
+def test_the_readme_has_every_claim_that_is_corrected(frames):
+    claims = frames["claims"]
+    for words in claims[claims["p, Holm"] != ""]["claim"]:
+        assert f"| {words} |" in (PROJECT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "page,words,table,row,column",
+    [
+        ("README.md", "falls without the loss ({})", "measures", GAIN, "vanilla"),
+        ("README.md", "rises with it ({}; five seeds)", "measures", GAIN, "rotation"),
+        (
+            "README.md",
+            "they differ by {} (three seeds)",
+            "claims",
+            "ssgan's final probe is above uncond's",
+            "difference",
+        ),
+        ("docs/paper.md", "rotation loss ({})", "measures", GAIN, "rotation"),
+        ("docs/paper.md", "worse without ({})", "measures", GAIN, "vanilla"),
+    ],
+)
+def test_numbers_in_sentences_are_theirs(frames, page, words, table, row, column):
+    frame = frames[table]
+    (value,) = frame[frame[NAMED[table]] == row][column][:1]
+    text = " ".join((PROJECT / page).read_text().split())
+    assert words.format(value) in text
+
+
+def test_no_other_number_of_a_result_is_in_the_readmes_sentences():
+    text = (PROJECT / "README.md").read_text()
+    text = re.sub(r"```.*?```|^(    |\|).*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 3
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_what_was_seen_on_the_way_is_what_these_seeds_say(runs, seeds):
+    some = [run for run in runs if run.study == "sequential_tasks" and run.seed < seeds]
+    (value,) = TABLES["claims"].make(some)["difference"][:1]
+    text = " ".join((PROJECT / "docs/results.md").read_text().split())
+    assert f"{'seeds ' if seeds == 3 else ''}0 to {seeds - 1}" in text and value in text
+
+
+def test_the_fall_that_is_told_of_distances_is_of_every_seed(runs):
+    """The README: larger with the loss in every one of three seeds; the page: at both ends."""
+    plain = [run for run in grids.without_grids(runs) if run.study == "gan_probe"]
+    plain = [run for run in plain if run.config["steps"] == 5000]
+    of = {(run.arm, run.seed): run.metrics["fd_cifar10_cnn"] for run in plain}
+    for seed in (0, 1, 2):
+        (steps, ssgan), (same, uncond) = of["ssgan", seed], of["uncond", seed]
+        assert list(steps) == list(same) and {2500, 5000} <= set(steps)
+        for step, mine, other in zip(steps, ssgan, uncond, strict=True):
+            assert step not in (2500, 5000) or mine > other
 
 
 def _cells(line: str) -> list[str]:
