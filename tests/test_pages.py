@@ -1,4 +1,4 @@
-"""The README and docs/: links, names of the code, commands, and the method that the README shows."""
+"""The README and docs/: links, names of the code, commands, and the method of the README."""
 
 import argparse
 import ast

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import takewhile
 
+import numpy as np
 import pytest
 from conftest import PROJECT
 
@@ -16,6 +17,7 @@ from experiments.show.texts import EMPTY
 REFERENCE = PROJECT / "results/reference"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 NAMED = {"measures": "measure", "claims": "claim"}
+DISTANCE = "fd_cifar10_cnn"
 GAIN = "linear probe, last cycle minus first"
 
 
@@ -115,16 +117,54 @@ def test_what_was_seen_on_the_way_is_what_these_seeds_say(runs, seeds):
     assert f"{'seeds ' if seeds == 3 else ''}0 to {seeds - 1}" in text and value in text
 
 
-def test_the_fall_that_is_told_of_distances_is_of_every_seed(runs):
-    """The README: larger with the loss in every one of three seeds; the page: at both ends."""
-    plain = [run for run in grids.without_grids(runs) if run.study == "gan_probe"]
-    plain = [run for run in plain if run.config["steps"] == 5000]
-    of = {(run.arm, run.seed): run.metrics["fd_cifar10_cnn"] for run in plain}
+def gans(runs, steps):
+    """The shipped runs of the GAN probe, grids aside, with so many updates."""
+    some = [run for run in grids.without_grids(runs) if run.study == "gan_probe"]
+    return {(run.arm, run.seed): run for run in some if run.config["steps"] == steps}
+
+
+def test_the_samples_are_further_off_with_the_loss_in_every_seed(runs):
+    of = gans(runs, 5000)
     for seed in (0, 1, 2):
-        (steps, ssgan), (same, uncond) = of["ssgan", seed], of["uncond", seed]
-        assert list(steps) == list(same) and {2500, 5000} <= set(steps)
-        for step, mine, other in zip(steps, ssgan, uncond, strict=True):
-            assert step not in (2500, 5000) or mine > other
+        steps, ssgan = of["ssgan", seed].metrics[DISTANCE]
+        same, uncond = of["uncond", seed].metrics[DISTANCE]
+        assert list(steps) == list(same) == [0, 2500, 5000]
+        assert (ssgan[1:] > uncond[1:]).all() and ssgan[0] == uncond[0]
+
+
+def test_what_is_told_of_figure_2(runs):
+    of, text = gans(runs, 5000), " ".join((PROJECT / "docs/paper.md").read_text().split())
+    ends, starts = {}, {}
+    for arm in ("uncond", "ssgan", "cond", "ssgan_sbn", "rotation_only"):
+        curves = np.array([of[arm, seed].metrics["probe/best"][1] for seed in (0, 1, 2)])
+        starts[arm], ends[arm] = curves.mean(0)[[0, -1]]
+    alone = ends.pop("rotation_only")
+    start = {f"{value:.2f}" for value in starts.values()}
+    told = f"rises from {start.pop()} to between {min(ends.values()):.2f} and"
+    assert not start and f"{told} {max(ends.values()):.2f} in all four" in text
+    assert f"alone ends at {alone:.2f}, hardly above" in text
+    of = gans(runs, 20000)
+    steps, ssgan = of["ssgan", 0].metrics["probe/best"]
+    below = of["uncond", 0].metrics["probe/best"][1] - ssgan
+    assert (below[np.asarray(steps) >= 4000] > 0).all()
+    assert f"by {below[-1]:.3f} at the end" in text
+
+
+def test_what_is_told_of_table_2(runs):
+    page = (PROJECT / "docs/paper.md").read_text()
+    text = " ".join(page.split())
+    # The rows on the page are the table's (above).
+    rows = re.findall(r"\| 0\.0002 \| (\S+) fd.* \| (\S+) fd", page)
+    uncond, ssgan = np.array(rows, float).T
+    assert (
+        f"SS-GAN is lower in {(ssgan < uncond).sum()} of the paper's {len(rows)} settings" in text
+    )
+    for of in (ssgan, uncond):
+        assert f"({of.min():.2f} to {of.max():.2f})" in text
+    of = gans(runs, 20000)
+    ssgan, uncond = (of[arm, 0].metrics[DISTANCE][1][1:] for arm in ("ssgan", "uncond"))
+    assert f"at {(ssgan < uncond).sum()} of {len(ssgan)} measurements" in text
+    assert f"({ssgan[-1]:.2f} to {uncond[-1]:.2f})" in text
 
 
 def _cells(line: str) -> list[str]:
