@@ -13,6 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, PROJECT, TINY
 from test_gan import study as gan
 from test_help import TINY_GAN
+from test_own_method import CODE as MY_IDEA
 from test_sequential import study as sequential
 
 from experiments.gan_probe import STUDY as GAN_PROBE
@@ -127,8 +128,8 @@ def test_a_command_on_a_page_can_be_read(page, line, tmp_path, monkeypatch):
     assert (PROJECT / "experiments" / script).exists()
     if script in STUDIES:
         monkeypatch.chdir(tmp_path)
-        for name in ("mirror.py", "my_idea.py"):
-            (tmp_path / name).write_text(method_file(name))
+        (tmp_path / "mirror.py").write_text(CODE)
+        (tmp_path / "my_idea.py").write_text(MY_IDEA)
         study = STUDIES[script]
         options = runner._parse(study.experiment, [script, *words[2:]])
         command = options["COMMAND"]
@@ -152,13 +153,6 @@ def test_a_command_on_a_page_can_be_read(page, line, tmp_path, monkeypatch):
     (options,) = read[:1]
     if script == "sweep.py" and options.plan != "my_plan.toml":
         module.read_plan(options.plan)
-
-
-def method_file(name: str) -> str:
-    if name == "mirror.py":
-        return CODE
-    text = (PROJECT / "docs/own_method.md").read_text()
-    return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
 
 
 # ------------------------------------------------------------------ the method that it shows
