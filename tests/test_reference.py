@@ -1,8 +1,10 @@
-"""The runs that are shipped with the project, and what the README says of them."""
+"""The runs that are shipped with the project, and what the README and docs/ say of them."""
 
 import json
 import re
+from itertools import takewhile
 
+import numpy as np
 import pytest
 from conftest import PROJECT
 
@@ -13,6 +15,10 @@ from experiments.show.tables import TABLES
 from experiments.show.texts import EMPTY
 
 REFERENCE = PROJECT / "results/reference"
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+NAMED = {"measures": "measure", "claims": "claim"}
+DISTANCE = "fd_cifar10_cnn"
+GAIN = "linear probe, last cycle minus first"
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +43,128 @@ def test_they_are_plain_files_of_complete_runs(runs):
         assert all("=" in word for word in run.asked if word != run.preset), run.asked
 
 
-def test_the_readme_shows_their_tables(runs):
-    """A table of the README is some columns and rows of a table that `make figures` writes."""
+@pytest.fixture(scope="module")
+def frames(runs):
+    """The tables that `make figures` writes of them, by name."""
     plain = grids.without_grids(runs)
-    frames = {
+    return {
         name: table.make(table.select(runs if name == "table2" else plain))
         for name, table in TABLES.items()
     }
-    lines = (PROJECT / "README.md").read_text().splitlines()
-    shown = []
-    for i, line in enumerate(lines):
-        if i + 1 < len(lines) and re.fullmatch(r"(\|---)+\|", lines[i + 1]):
-            columns = _cells(line)
-            of = [name for name, frame in frames.items() if set(columns) <= set(frame.columns)]
-            if of:
-                shown += of
-                known = set(frames[of[0]][columns].replace("", EMPTY).itertuples(False, None))
-                for row in lines[i + 2 :]:
-                    if not row.startswith("|"):
-                        break
-                    assert tuple(_cells(row)) in known, f"{of[0]} has no row {row}"
-    assert sorted(shown) == ["claims", "measures", "table1", "table2", "table3"]
+
+
+def test_pages_show_their_tables(frames):
+    """A table of numbers on a page is some columns and rows of one that `make figures` writes."""
+    shown = {}
+    for page in PAGES:
+        lines = page.read_text().splitlines()
+        for i, line in enumerate(lines):
+            if i + 1 < len(lines) and re.fullmatch(r"(\|---)+\|", lines[i + 1]):
+                columns = _cells(line)
+                of = [name for name, frame in frames.items() if set(columns) <= set(frame.columns)]
+                rows = list(takewhile(lambda row: row.startswith("|"), lines[i + 2 :]))
+                if of and "…" not in "".join(rows):  # the row to come is tests/test_pages.py's
+                    shown.setdefault(page.name, []).append(of[0])
+                    known = frames[of[0]][columns].replace("", EMPTY).itertuples(False, None)
+                    assert {tuple(_cells(row)) for row in rows} <= set(known), f"{page}: {of[0]}"
+                    assert len({tuple(_cells(row)) for row in rows}) == len(rows)
+    assert sorted(shown["paper.md"]) == [
+        "measures", "past_fakes_measures", "table1", "table2", "table3",
+    ]  # fmt: skip
+    assert shown["README.md"] == ["claims"] and shown.keys() == {"README.md", "paper.md"}
+
+
+def test_the_readme_has_every_claim_that_is_corrected(frames):
+    claims = frames["claims"]
+    for words in claims[claims["p, Holm"] != ""]["claim"]:
+        assert f"| {words} |" in (PROJECT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "page,words,table,row,column",
+    [
+        ("README.md", "falls without the loss ({})", "measures", GAIN, "vanilla"),
+        ("README.md", "rises with it ({}; five seeds)", "measures", GAIN, "rotation"),
+        (
+            "README.md",
+            "they differ by {} (three seeds)",
+            "claims",
+            "ssgan's final probe is above uncond's",
+            "difference",
+        ),
+        ("docs/paper.md", "rotation loss ({})", "measures", GAIN, "rotation"),
+        ("docs/paper.md", "worse without ({})", "measures", GAIN, "vanilla"),
+    ],
+)
+def test_numbers_in_sentences_are_theirs(frames, page, words, table, row, column):
+    frame = frames[table]
+    (value,) = frame[frame[NAMED[table]] == row][column][:1]
+    text = " ".join((PROJECT / page).read_text().split())
+    assert words.format(value) in text
+
+
+def test_no_other_number_of_a_result_is_in_the_readmes_sentences():
+    text = (PROJECT / "README.md").read_text()
+    text = re.sub(r"```.*?```|^(    |\|).*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 3
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_what_was_seen_on_the_way_is_what_these_seeds_say(runs, seeds):
+    some = [run for run in runs if run.study == "sequential_tasks" and run.seed < seeds]
+    (value,) = TABLES["claims"].make(some)["difference"][:1]
+    text = " ".join((PROJECT / "docs/results.md").read_text().split())
+    assert f"{'seeds ' if seeds == 3 else ''}0 to {seeds - 1}" in text and value in text
+
+
+def gans(runs, steps):
+    """The shipped runs of the GAN probe, grids aside, with so many updates."""
+    some = [run for run in grids.without_grids(runs) if run.study == "gan_probe"]
+    return {(run.arm, run.seed): run for run in some if run.config["steps"] == steps}
+
+
+def test_the_samples_are_further_off_with_the_loss_in_every_seed(runs):
+    of = gans(runs, 5000)
+    for seed in (0, 1, 2):
+        steps, ssgan = of["ssgan", seed].metrics[DISTANCE]
+        same, uncond = of["uncond", seed].metrics[DISTANCE]
+        assert list(steps) == list(same) == [0, 2500, 5000]
+        assert (ssgan[1:] > uncond[1:]).all() and ssgan[0] == uncond[0]
+
+
+def test_what_is_told_of_figure_2(runs):
+    of, text = gans(runs, 5000), " ".join((PROJECT / "docs/paper.md").read_text().split())
+    ends, starts = {}, {}
+    for arm in ("uncond", "ssgan", "cond", "ssgan_sbn", "rotation_only"):
+        curves = np.array([of[arm, seed].metrics["probe/best"][1] for seed in (0, 1, 2)])
+        starts[arm], ends[arm] = curves.mean(0)[[0, -1]]
+    alone = ends.pop("rotation_only")
+    start = {f"{value:.2f}" for value in starts.values()}
+    told = f"rises from {start.pop()} to between {min(ends.values()):.2f} and"
+    assert not start and f"{told} {max(ends.values()):.2f} in all four" in text
+    assert f"alone ends at {alone:.2f}, hardly above" in text
+    of = gans(runs, 20000)
+    steps, ssgan = of["ssgan", 0].metrics["probe/best"]
+    below = of["uncond", 0].metrics["probe/best"][1] - ssgan
+    assert (below[np.asarray(steps) >= 4000] > 0).all()
+    assert f"by {below[-1]:.3f} at the end" in text
+
+
+def test_what_is_told_of_table_2(runs):
+    page = (PROJECT / "docs/paper.md").read_text()
+    text = " ".join(page.split())
+    # The rows on the page are the table's (above).
+    rows = re.findall(r"\| 0\.0002 \| (\S+) fd.* \| (\S+) fd", page)
+    uncond, ssgan = np.array(rows, float).T
+    assert (
+        f"SS-GAN is lower in {(ssgan < uncond).sum()} of the paper's {len(rows)} settings" in text
+    )
+    for of in (ssgan, uncond):
+        assert f"({of.min():.2f} to {of.max():.2f})" in text
+    of = gans(runs, 20000)
+    ssgan, uncond = (of[arm, 0].metrics[DISTANCE][1][1:] for arm in ("ssgan", "uncond"))
+    assert f"at {(ssgan < uncond).sum()} of {len(ssgan)} measurements" in text
+    assert f"({ssgan[-1]:.2f} to {uncond[-1]:.2f})" in text
 
 
 def _cells(line: str) -> list[str]:
