@@ -132,15 +132,15 @@ def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -
     return times
 
 
-def preset_settings(study: str, preset: str) -> dict:
-    """All settings of an experiment's preset, flat."""
+def preset_settings(study: str, preset: str, **asked) -> dict:
+    """All settings of an experiment's preset, flat, where those of `asked` are set."""
     from sacred.initialize import create_run
 
     from experiments.run.study import studies
-    from forgetting.settings import flat
+    from forgetting.settings import flat, nested
 
     experiment = studies()[study].experiment
-    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
+    run = create_run(experiment, "print_config", nested(asked), [preset], log_level="CRITICAL")
     return flat(run.config)
 
 
