@@ -19,6 +19,13 @@ SMALL = {
     "sequential_tasks": {"width": 4, "batch_size": 8, "rotated_images": 2},
     "gan_probe": {"discriminator_width": 4, "generator_width": 4, "batch_size": 8},
 }
+# Of the rows of `methods`.
+TIME, MEMORY = "a step's time, of {}'s", "peak memory, of {}'s"
+
+
+def cost(method: str, what: str, of: str = "opponents") -> str:
+    """The name of the row of a method. what: TIME or MEMORY; of: opponents or GAN."""
+    return f"{method}, {of}: {what.format('vanilla' if of == 'opponents' else 'uncond')}"
 
 
 def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str]) -> dict:

@@ -10,18 +10,21 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmarks import device_name, in_turn, learner, preset_settings, row
+from experiments.benchmarks import (
+    MEMORY,
+    TIME,
+    cost,
+    device_name,
+    in_turn,
+    learner,
+    preset_settings,
+    row,
+)
 from forgetting.methods import PLAIN, available
 from gan import recordings
 
 SIZE, WIDTH, GENERATORS = 16, 16, 2
 TURN, STEPS = 300, 10  # updates: of a generator, and of a time that is taken
-TIME, MEMORY = "a step's time, of {}'s", "peak memory, of {}'s"
-
-
-def cost(method: str, what: str, of: str = "opponents") -> str:
-    """The name of the row of a method. what: TIME or MEMORY; of: opponents or GAN."""
-    return f"{method}, {of}: {what.format(PLAIN if of == 'opponents' else 'uncond')}"
 
 
 def methods(
@@ -68,7 +71,6 @@ def _opponents(recording: Path, method: str, device: torch.device) -> Callable[[
 
 def _gan(method: str, device: torch.device) -> Callable[[], None]:
     model = "uncond" if method == PLAIN else f"uncond+{method}"
-    # A method's own boundaries, and one alone: the settings know none where no method has any.
     asked = {"model": model, "discriminator_width": 2 * WIDTH, "generator_width": 20}
     return _at_work(_ready("gan_probe", device, asked), 1500)
 
