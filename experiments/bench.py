@@ -23,7 +23,7 @@ OF_A_LOAN = (
 )
 NAMES = (
     *(*OF_A_LOAN, "growth", "evaluation_share", "precision", "compilation", "memory"),
-    *("start_up", "checkpoint_cost", "threads", "sweeps", "draw_many"),
+    *("start_up", "checkpoint_cost", "methods", "threads", "sweeps", "draw_many"),
 )
 OF_THE_HOST = ("threads", "sweeps", "draw_many")  # always on the CPU: not measured beside a GPU
 OF_THE_GPU = ("launches", "runs_at_once")
@@ -82,7 +82,15 @@ def measure(
     here = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if here.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: there is no CUDA device here")
-    from experiments.benchmarks import device_name, launches, probe, runs, threads, training
+    from experiments.benchmarks import (
+        device_name,
+        launches,
+        methods,
+        probe,
+        runs,
+        threads,
+        training,
+    )
 
     absent = OF_THE_HOST if here.type == "cuda" else () if rehearse else OF_THE_GPU
     possible = [name for name in NAMES if name not in absent]
@@ -95,7 +103,9 @@ def measure(
     print(f"{'':<64} {'device':<12} {'ratio':>8}  {'spread':<16}  aim")
     for name in only or possible:
         (function,) = (
-            getattr(m, name) for m in (training, probe, launches, runs, threads) if hasattr(m, name)
+            getattr(m, name)
+            for m in (training, probe, launches, methods, runs, threads)
+            if hasattr(m, name)
         )
         try:
             for r in function(rounds, here, **({"small": True} if rehearse else {})):

@@ -13,7 +13,7 @@ from conftest import ENVIRONMENT, PROJECT
 
 from experiments import bench as command
 from experiments import benchmarks
-from experiments.benchmarks import gpu, runs, seeds
+from experiments.benchmarks import gpu, methods, runs, seeds
 from forgetting.errors import UserError
 
 CPU = torch.device("cpu")
@@ -249,3 +249,12 @@ def test_the_gpus_benchmarks_can_be_rehearsed(tmp_path):
     shares = [row["ratio"] for row in rows if row["name"].endswith("computing, of its time")]
     # On a CPU an operation may be told within another.
     assert len(shares) == 8 and all(0 < share < 10 for share in shares)
+
+
+def test_a_methods_cost_is_of_the_baselines(monkeypatch):
+    monkeypatch.setattr(methods, "STEPS", 1)
+    rows = {row["name"]: row for row in methods.methods(1, CPU, ["agem"])}
+    what = (methods.TIME, methods.MEMORY)
+    assert list(rows) == [methods.cost("agem", w, of) for of in ("opponents", "GAN") for w in what]
+    assert "agem, opponents: a step's time, of vanilla's" in rows
+    assert all(0.1 < row["ratio"] < 20 for row in rows.values())

@@ -49,7 +49,9 @@ def test_a_plans_name_is_its_family_where_it_names_none():
         ("[[claims]]\nwords = 'x'", "claim 1 of {}: arm must be a text"),
         ("[[claims]]\nbaselines = 'x'", "claim 1 of {} has 'baselines'; it holds words, measure"),
         ("[[claims]]\nwords = 'x'\narm = 'a'\nmeasure = 'm'\nexpected = 'more'",
-         "claim 1 of {}: expected must be one of above, below, not above, not below"),
+         "claim 1 of {}: expected must be one of above, below, not above, not below, equivalent"),
+        ("[[claims]]\nwords = 'x'\narm = 'a'\nmeasure = 'm'\nexpected = 'equivalent'",
+         "claim 1 of {}: equivalent needs smallest, the smallest effect of interest"),
     ],
 )  # fmt: skip
 def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):

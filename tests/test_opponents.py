@@ -1,5 +1,6 @@
 """What is drawn and told of discriminators that met recorded generators."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ import torch
 from stubs import stub
 from test_gan import study as gan
 
-from experiments import sequential_tasks
+from experiments import benchmarks, sequential_tasks
 from experiments.run import runner
 from experiments.run.stored import stored_runs
-from experiments.show import compare, memory, opponents, own_tables
+from experiments.show import compare, cures, memory, opponents, own_tables
 from experiments.show import drawings as figures
 from experiments.show.arms import colour_of
 from experiments.show.groups import groups
@@ -177,10 +178,10 @@ def test_a_caption_names_the_recordings(runs):
     assert of(7) == "1 recording, uncond_7"
     assert of(10, 9, 2) == "3 recordings, uncond_2, uncond_9, uncond_10"
     assert of(*range(10, 0, -1)) == "10 recordings, uncond_1 to uncond_10"
-    title = opponents.cures(opponents.with_joint(groups(runs, STUDY))).subfigs[0].get_suptitle()
+    title = cures.cures(cures.with_cures(groups(runs, STUDY))).subfigs[0].get_suptitle()
     assert "3 recordings, uncond_1, uncond_2, uncond_3" in title and "seed" not in title
     one = opponents.with_joint(groups(memory.with_memory(family()), STUDY))
-    assert "one recording, so no interval" in opponents.cures(one).subfigs[0].get_suptitle()
+    assert "one recording, so no interval" in opponents.opponents(one).subfigs[0].get_suptitle()
 
 
 # ------------------------------------------------------------------ figures
@@ -220,40 +221,58 @@ def test_opponents_draws_the_stored_matrices_and_curves(runs):
     assert dashed[0] == 300  # the end of a cycle
 
 
-def test_cures_draws_the_stored_measures(runs):
-    found = opponents.with_joint(groups(runs, STUDY))
-    axes = opponents.cures(found).axes
-    arms = ["vanilla", "rotation", "replay"]
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == arms
-    for axis, name in zip(axes, ("memory", "learning_accuracy/cycle_2", "past_auc"), strict=True):
-        assert "(higher is better)" in axis.get_title(loc="left")
+def test_cures_draws_differences_that_are_paired(runs, tmp_path, monkeypatch):
+    what = (benchmarks.TIME, benchmarks.MEMORY)
+    table = [
+        benchmarks.row(benchmarks.cost("rotation", w), "cpu", [1.1, 1.2, 1.5], "-") for w in what
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps({"rows": table}))
+    monkeypatch.setattr(cures, "BENCH", tmp_path / "bench.json")
+    (found,) = cures.with_cures(groups(runs, STUDY))
+    memory_of, past = found.columns
+    assert memory_of.of == past.of == "3 recordings"
+    assert memory_of.differences == {"rotation": pytest.approx([0.02, 0.04, 0.06])}
+    assert past.differences["replay"] == pytest.approx([0, -0.03, -0.12])
+    # Joint training reaches 0.25 above the twins, and 0.925: paired with each recording's.
+    assert memory_of.reference == pytest.approx(np.mean([0.25 - m for m in (0.1, 0.13, 0.22)]))
+    assert past.reference == pytest.approx(np.mean([0.925 - m for m in (0.775, 0.805, 0.895)]))
+    axes = cures.cures([found]).axes
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["rotation", "replay"]
+    for axis, column in zip(axes, found.columns, strict=False):
         drawn = {round(bar.lines[0].get_ydata()[0]): bar for bar in axis.containers}
-        dots = {round(line.get_ydata()[0] - 0.27): line.get_xdata() for line in axis.lines
-                if line.get_marker() == "." and len(line.get_xdata()) == 3}  # fmt: skip
-        for y, arm in enumerate(arms):
-            values = [run.result[name] for run in found[0].of_arm(arm) if name in run.result]
-            if not values:
-                assert (arm, name) == ("replay", "memory") and y not in drawn and y not in dots
-                continue
-            interval = mean_interval(values)
+        assert drawn.keys() == set(range(len(column.differences)))
+        for y, method in enumerate(column.differences):
+            interval = mean_interval(column.differences[method])
             assert drawn[y].lines[0].get_xdata()[0] == pytest.approx(interval.mean)
-            assert dots[y] == pytest.approx(values)
             low_high = drawn[y].lines[2][0].get_segments()[0][:, 0]
             assert low_high == pytest.approx([interval.low, interval.high])
-    references = [[line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
-                  for axis in axes]  # fmt: skip
-    assert references == [[pytest.approx(0.25)], [pytest.approx(2.75 / 3)], [pytest.approx(0.925)]]
+        (dashed,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+        assert dashed == column.reference
+    assert [axis.containers[0].lines[0].get_xdata()[0] for axis in axes[2:]] == [1.2, 1.2]
 
 
-def test_without_twins_there_is_no_memory_and_without_joint_no_line():
+def test_without_an_arm_beside_the_baseline_there_is_no_cure():
     style()
-    axes = opponents.cures(opponents.with_joint(groups([stub(MET)], STUDY))).axes
-    assert [len(axis.containers) for axis in axes] == [0, 1, 1]
-    assert axes[0].texts[0].get_text() == "no omission twins"
-    assert not any(line.get_linestyle() == "--" for axis in axes for line in axis.lines)
-    for draw in (opponents.cures, opponents.opponents):
-        assert draw([]).texts[0].get_text().endswith("sequential tasks: no completed run")
+    assert cures.with_cures(groups([stub(MET), joint()], STUDY)) == []
+    runs = [stub(MET), stub(MET, method="replay")]
+    (found,) = cures.with_cures(groups(runs, STUDY))
+    assert [column.reference for column in found.columns] == [None]  # no twins, no joint training
+    for draw, name in (
+        (cures.cures, "cures"),
+        (opponents.opponents, "opponents, sequential tasks"),
+    ):
+        assert draw([]).texts[0].get_text() == f"{name}: no completed run"
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "arm,method",
+    [("uncond", "vanilla"), ("ssgan", "rotation"), ("uncond+ewc(weight=10)", "ewc(weight=10)"),
+     ("ssgan+replay", "replay+rotation"), ("cond", None), ("rotation_only", None),
+     ("supervised", None), ("der(alpha=0.02)", "der(alpha=0.02)")],
+)  # fmt: skip
+def test_a_live_gans_arm_stands_in_its_methods_row(arm, method):
+    assert cures.as_method(arm) == method
 
 
 # ------------------------------------------------------------------ tables
@@ -316,13 +335,13 @@ def folder(digits, tmp_path_factory):
 
 
 def test_the_commands_runs_are_drawn_and_every_one_is_named(folder, tmp_path, capsys):
-    names = ["cures", "opponents", "memory"]
+    names = ["opponents", "memory"]  # one arm, and so no cures
     figures.draw([folder], tmp_path, names, tmp_path / "report.html")
     assert "passed over" not in capsys.readouterr().err
     run, *twins, reference = stored_runs(folder)
     page = (tmp_path / "report.html").read_text()
     sections = re.findall(r"<section.*?</section>", page, re.S)
-    of_each = [(4, "tiny"), (2, "tiny"), (4, "tiny")]
+    of_each = [(2, "tiny"), (4, "tiny")]
     for section, (n, name) in zip(sections, of_each, strict=True):
         assert f"From {n} run" in section and run.identity["recording"] in section
         assert name in section and "cannot be made" not in section

@@ -19,6 +19,13 @@ SMALL = {
     "sequential_tasks": {"width": 4, "batch_size": 8, "rotated_images": 2},
     "gan_probe": {"discriminator_width": 4, "generator_width": 4, "batch_size": 8},
 }
+# Of the rows of `methods`.
+TIME, MEMORY = "a step's time, of {}'s", "peak memory, of {}'s"
+
+
+def cost(method: str, what: str, of: str = "opponents") -> str:
+    """The name of the row of a method. what: TIME or MEMORY; of: opponents or GAN."""
+    return f"{method}, {of}: {what.format('vanilla' if of == 'opponents' else 'uncond')}"
 
 
 def row(name: str, device: str, ratios: list[float], aim: str | Mapping[str, str]) -> dict:
@@ -132,15 +139,15 @@ def in_turn(rounds: int, device, *functions: Callable[[], object] | Elsewhere) -
     return times
 
 
-def preset_settings(study: str, preset: str) -> dict:
-    """All settings of an experiment's preset, flat."""
+def preset_settings(study: str, preset: str, **asked) -> dict:
+    """All settings of an experiment's preset, flat, where those of `asked` are set."""
     from sacred.initialize import create_run
 
     from experiments.run.study import studies
-    from forgetting.settings import flat
+    from forgetting.settings import flat, nested
 
     experiment = studies()[study].experiment
-    run = create_run(experiment, "print_config", {}, [preset], log_level="CRITICAL")
+    run = create_run(experiment, "print_config", nested(asked), [preset], log_level="CRITICAL")
     return flat(run.config)
 
 

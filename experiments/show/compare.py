@@ -20,7 +20,7 @@ from experiments.show.intervals import (
     mean_interval,
     paired_interval,
 )
-from experiments.sweeps.claims import Claim, claims
+from experiments.sweeps.claims import EQUIVALENT, Claim, claims
 from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
@@ -41,8 +41,9 @@ class Comparison(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A claim, looked at in a group. difference: above zero where the claim's words hold; p:
-    Holm's, over the family's claims on equal data, preset and precision."""
+    """A claim, looked at in a group. difference: above zero where the claim's words hold, within
+    the smallest effect of interest where they say that two are equivalent; p: Holm's, over the
+    family's claims on equal data, preset and precision."""
 
     group: Group
     claim: Claim
@@ -54,9 +55,12 @@ class Judged(NamedTuple):
     def verdict(self) -> str:
         """Whether the result is for the claim; undecided; or equivalent, where it is undecided and
         the interval holds nothing as large as the smallest effect of interest."""
-        if not self.p < 0.05 or self.difference.contains_zero:
-            smallest, (_, low, high, *_) = self.claim.smallest, self.difference
-            equivalent = smallest is not None and -smallest <= low and high <= smallest
+        smallest, (_, low, high, *_) = self.claim.smallest, self.difference
+        equivalent = smallest is not None and -smallest <= low and high <= smallest
+        differs = self.p < 0.05 and not self.difference.contains_zero
+        if self.claim.expected == EQUIVALENT:
+            return "confirmed" if equivalent else "against" if differs else "undecided"
+        if not differs:
             return "equivalent" if equivalent else "undecided"
         expected = not self.claim.expected.startswith("not ")
         return "confirmed" if (self.difference.mean > 0) == expected else "against"

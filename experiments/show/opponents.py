@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments.run.stored import StoredRun
-from experiments.show.arms import arms_of, baseline, colour_of, wrapped
-from experiments.show.compare import by_learner
+from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.groups import Group
-from experiments.show.intervals import Learners, by_unit, mean_interval
-from experiments.show.memory import REACHABLE, is_joint, joint_runs, key_of_all
+from experiments.show.memory import is_joint, joint_runs, key_of_all
 from experiments.show.plotting import (
     completed,
     draw_curve,
@@ -27,8 +25,8 @@ from experiments.show.plotting import (
     units,
 )
 from experiments.show.references import SUPERVISED
-from experiments.show.sequential import STUDY, mark_tasks
-from forgetting.measures import MEMORY, Logged, accuracy_matrix, meets_fakes
+from experiments.show.sequential import mark_tasks
+from forgetting.measures import Logged, accuracy_matrix, meets_fakes
 
 JOINT = "joint"  # as an arm: the baseline, with all generators at once
 PER_LINE = 5  # matrices
@@ -178,66 +176,3 @@ def _draw_first(axis, group: Group) -> None:
 def _on_the_first(run: StoredRun) -> StoredRun:
     first = Logged(run.metrics, run.config).order[0]
     return replace(run, metrics={"auc/first": run.metrics[f"auc/task_{first}"]})
-
-
-def cures(found: Sequence[Group]) -> Figure:
-    """A forest plot: an arm a row, what it remembers, what it learns and what it knows of the past
-    at the end; a dot a recording, and what joint training reaches as a line."""
-
-    def draw(part, group):
-        cycle = group.runs[0].config["cycles"]
-        columns = (
-            (MEMORY.name, "memory (higher is better)\nAUC: met minus never met", 0.0),
-            (
-                f"learning_accuracy/cycle_{cycle}",
-                "learning accuracy (higher is better)\neach generator after its own turn",
-                0.5,
-            ),
-            ("past_auc", "AUC at the end (higher is better)\nall generators but the last", 0.5),
-        )
-        axes = part.subplots(1, len(columns), sharey=True)
-        for axis, (measure, title, nothing) in zip(axes, columns, strict=True):
-            _draw_forest(axis, group, measure)
-            axis.axvline(nothing, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
-            axis.set_title(title, fontsize="x-small", pad=11)  # above the reference's name
-
-    shows = "mean over seeds and a dot each, 95 % t interval"
-    return rows(found, "cures, sequential tasks", _of_rows, draw, shows)
-
-
-def _of_rows(group: Group) -> float:
-    names = [_name(group, arm, 24) for arm in _arms(group) if arm != JOINT]
-    return AROUND + ROW * sum(1 + name.count("\n") / 2 for name in names)
-
-
-def _draw_forest(axis, group: Group, measure: str) -> None:
-    arms = [arm for arm in _arms(group) if arm != JOINT]
-    for y, arm in enumerate(arms):
-        values = by_unit(by_learner(group.of_arm(arm), measure))
-        if not values:
-            continue
-        interval, colour = mean_interval(values), _colour(arm)
-        axis.plot(values, [y + 0.27] * len(values), ".", color=colour, alpha=0.5, markersize=3)
-        error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
-        axis.errorbar(interval.mean, y, xerr=error, fmt="o", color=colour, markersize=4, capsize=2)
-    if not axis.lines:
-        inside = {"transform": axis.transAxes, "ha": "center", "va": "center"}
-        axis.text(0.5, 0.5, "no omission twins", fontsize="x-small", **inside)
-        axis.set_xticks([])
-    if reference := joint(group, measure):
-        interval = mean_interval(by_unit(reference))
-        axis.axvline(interval.mean, color="black", linestyle="--", linewidth=0.9, zorder=0)
-        if interval.n > 2:  # of two it would be 13 standard errors to either side
-            axis.axvspan(interval.low, interval.high, color="0.9", zorder=-1)
-        at_top = axis.get_xaxis_transform()
-        axis.text(interval.mean, 1.01, JOINT, transform=at_top, ha="center", fontsize="xx-small")
-    axis.set_yticks(range(len(arms)), [_name(group, arm, 24) for arm in arms], fontsize="x-small")
-    axis.set_ylim(len(arms) - 0.4, -0.5)
-    axis.tick_params(axis="x", labelsize="x-small")
-
-
-def joint(group: Group, measure: str) -> Learners:
-    """What joint training reaches; of memory: above the baseline's twins."""
-    if measure == MEMORY.name:
-        return by_learner(group.of_arm(baseline(STUDY)), REACHABLE)
-    return by_learner(group.of_arm(JOINT), measure)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from experiments.show import cures as cure_figures
 from experiments.show import drift, kept_and_taught
 from experiments.show import gan as gan_figures
 from experiments.show import opponents as opponent_figures
@@ -29,16 +30,17 @@ class Drawing:
 SEQUENTIAL, GAN = ("sequential_tasks",), ("gan_probe",)
 FIGURES = {
     "cures": Drawing(
-        SEQUENTIAL,
-        "What a discriminator remembers of the generators it has met",
-        "Recorded generators of one GAN, met one after another; an arm a row. Memory: area under "
-        "the ROC curve on a generator's fakes at the end, minus that of a twin that never met it; "
-        "at 0 it would know as much without having met it. Dashed: joint training, on all "
-        "generators at once; of memory, what it reaches above the first arm's twins. Dotted: no "
-        "memory, or chance.",
-        opponent_figures.cures,
-        opponent_figures.with_joint,
-        "python experiments/sweep.py opponents --preset cpu",
+        SEQUENTIAL + GAN,
+        "What each method does against forgetting, and what it costs",
+        "A method a row, minus the first arm of the same seeds and recordings (dotted). Recorded "
+        "generators of one GAN, met one after another: memory is the area under the ROC curve on a "
+        "generator's fakes at the end, minus that of a twin that never met it. Planted: what a net "
+        "keeps of the classes that it knew, and what training teaches it of them. Live GAN: the "
+        "same area on its own past fakes, and the distance of its samples. Dashed: joint "
+        "training, on all generators at once. Costs are of results/bench.json.",
+        cure_figures.cures,
+        cure_figures.with_cures,
+        "python experiments/sweep.py cures_opponents --preset cpu",
         with_twins=True,
     ),
     "figure1": Drawing(

@@ -85,12 +85,13 @@ def which(run: StoredRun) -> str:
 
 def recordings(group: Group) -> str:
     """Whose opponents were met: "10 recordings, uncond_1 to uncond_10"; "" where there are none."""
-    if not meets_fakes(group.runs[0].config):
+    of = [run for run in group.runs if meets_fakes(run.config)]
+    if not of:
         return ""
-    names = {printable(run.info["recording"]["name"]) for run in group.runs}
+    names = {printable(run.info["recording"]["name"]) for run in of}
     ordered = sorted(names, key=natural)
     named = ", ".join(ordered) if len(ordered) <= MOST_NAMED else f"{ordered[0]} to {ordered[-1]}"
-    return f"{units(group.runs)}, {named}"
+    return f"{units(of)}, {named}"
 
 
 def sources(runs: Iterable[StoredRun]) -> str:

@@ -10,12 +10,14 @@ against zero; those of plans that name the same `family` are corrected together:
     measure = "cycle_gain"      # or a subject of measures: distance, a claim each
     arm = "rotation"
     baseline = "vanilla"
-    expected = "above"          # or below, not above, not below
+    expected = "above"          # or below, not above, not below, equivalent
     settings = { width = 32 }   # if wanted: beside the plan's, of which runs it is
     smallest = 0.02             # if wanted: the smallest effect of interest
 
-An undecided claim whose interval holds no effect as large as `smallest` is called equivalent. In
-place of arm and baseline a claim may have terms, whose weighted sum is compared with zero:
+An undecided claim whose interval holds no effect as large as `smallest` is called equivalent. Where
+that is what is expected, the claim is confirmed by it, whether or not zero lies within, and a
+difference that is shown, and may be as large, is against it. In place of arm and baseline a claim
+may have terms, whose weighted sum is compared with zero:
 
     terms = [
         { weight = 1, arm = "rotation", settings = { width = 64 } },
@@ -35,7 +37,8 @@ from forgetting.errors import UserError
 from forgetting.settings import flat
 
 PLANS = Path(__file__).with_name("plans")
-EXPECTED = ("above", "below", "not above", "not below")
+EQUIVALENT = "equivalent"
+EXPECTED = ("above", "below", "not above", "not below", EQUIVALENT)
 TEXTS = ("words", "measure", "expected")
 OPTIONAL = ("arm", "baseline", "terms", "settings", "smallest")
 
@@ -97,6 +100,8 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
             raise UserError(
                 f"{where}: smallest must be a number above 0, not {claim['smallest']!r}"
             )
+        if claim["expected"] == EQUIVALENT and "smallest" not in claim:
+            raise UserError(f"{where}: equivalent needs smallest, the smallest effect of interest")
         known = {key: claim[key] for key in TEXTS} | {"smallest": claim.get("smallest")}
         own = claim.get("settings", {})
         if not isinstance(own, dict):
