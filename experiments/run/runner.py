@@ -46,8 +46,7 @@ from experiments.run.study import Study, require_own_code
 from forgetting import data
 from forgetting.arms import canonical
 from forgetting.errors import UserError
-from forgetting.methods import available
-from forgetting.settings import check_key, flat, nested, validate, with_defaults
+from forgetting.settings import flat, nested, validate, with_defaults
 
 # Resolved when a run begins, so that they contradict nothing when it is taken up again.
 LEFT_OPEN = (
@@ -174,17 +173,10 @@ def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
 def _read_updates(study: Study, options: dict) -> tuple[dict, list[str]]:
     of_arm = [word for word in options["UPDATE"] if word.partition("=")[0].strip() == study.arm]
     arm = get_config_updates(of_arm)[0].get(study.arm)
-    table = study.table(arm) if isinstance(arm, str) else study.settings
     for update in options["UPDATE"]:
         key, equals, _ = update.partition("=")
         if equals:
-            method = key.strip().partition(".")[0]
-            if method in available() and not any(k.startswith(f"{method}.") for k in table):
-                raise UserError(
-                    f"{key.strip()}: {method} is no part of {arm or 'the arms'}; add it, as in "
-                    f"{study.arm}={arm or study.default_arms[0]}+{method}"
-                )
-            check_key(key.strip(), table)
+            study.require_known(key.strip(), arm)
         elif key not in study.experiment.named_configs:
             known = ", ".join(study.experiment.named_configs)
             raise UserError(f"{key}: no such preset; there are {known}; a setting is KEY=VALUE")

@@ -12,15 +12,19 @@ from typing import Any
 from sacred import SETTINGS, Experiment
 
 from experiments import PROJECT
+from forgetting.arms import names
 from forgetting.errors import UserError
-from forgetting.methods import Arm, Model, overridable, parse
-from forgetting.settings import Setting, overridden
+from forgetting.methods import Arm, Model, available, overridable, parse
+from forgetting.settings import Setting, check_key, overridden
 
 __all__ = ["Experiment", "Study", "has_code_version", "require_own_code", "studies"]
 
 # File descriptors would be captured from the progress bar, too; and the code version is git's.
 SETTINGS.CAPTURE_MODE = "sys"
 SETTINGS.DISCOVER_SOURCES = "none"
+
+
+ARMS = {"method", "model"}  # the settings by which studies name an arm
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,22 @@ class Study:
         left = set() if settings[self.arm] else overridable()
         rest = {key: value for key, value in settings.items() if key not in left}
         return {**rest, **typed} if preset else typed
+
+    def require_known(self, key: str, arm: str | None) -> None:
+        """Raise UserError, in a line that helps, where a run of this arm has no such setting."""
+        table, method = self.table(arm if isinstance(arm, str) else None), key.partition(".")[0]
+        if key in ARMS - {self.arm}:
+            here = f"{self.arm}={self.default_arms[-1]}"
+            raise UserError(f"{key}: in {self.name} it is {self.arm}, as in {here}")
+        if method in available() and not any(k.startswith(f"{method}.") for k in table):
+            if isinstance(arm, str) and method in names(arm, self.models):
+                by = ", ".join(available()[method].uses) or "none"
+                raise UserError(f"{key}: no such setting; of the study's, {method} goes by {by}")
+            raise UserError(
+                f"{key}: {method} is no part of {arm or 'the arms'}; add it, as in "
+                f"{self.arm}={arm or self.default_arms[0]}+{method}"
+            )
+        check_key(key, table)
 
     def own_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of flat settings those of the arm's methods."""

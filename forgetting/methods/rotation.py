@@ -6,15 +6,8 @@ L_G = +V(G, D) - alpha * E_{x~G}    E_{r~R} [log Q_D(R = r | x^r)]
 
 import torch
 
+from forgetting import rotation as turning
 from forgetting.learner import Method
-from forgetting.rotation import (
-    annealed,
-    head_logits,
-    rotation_labels,
-    rotation_loss,
-    rows_to_turn,
-    turned_copies,
-)
 
 
 class Rotation(Method):
@@ -31,7 +24,7 @@ class Rotation(Method):
 
     def weight_at(self, player: str, step: int) -> float:
         if player == "generator":
-            return annealed(self.alpha, self.alpha_end, step, self.steps)
+            return turning.annealed(self.alpha, self.alpha_end, step, self.steps)
         return self.rotation_weight if player == "classifier" else self.beta
 
     def head_of(self, learner):
@@ -41,8 +34,8 @@ class Rotation(Method):
         return any(self.weight_at(player, step) for step in (0, self.steps - 1))
 
     def draw(self, player, n, step):
-        rows = rows_to_turn(player, n, self.rotated_images, self.draws)
-        labels = rotation_labels(len(rows))
+        rows = turning.rows_to_turn(player, n, self.rotated_images, self.draws)
+        labels = turning.rotation_labels(len(rows))
         return {
             "rows": rows,
             "labels": labels,
@@ -50,15 +43,15 @@ class Rotation(Method):
         }
 
     def extend(self, batch, drawn):
-        batch.extra[self.name] = turned_copies(batch.images[batch.own][drawn["rows"]])
+        batch.extra[self.name] = turning.turned_copies(batch.images[batch.own][drawn["rows"]])
 
     def loss(self, learner, batch, out, drawn):
         upright = out.features[batch.own][drawn["rows"]]
         logits = self.head_of(learner)(torch.cat([upright, out.extra[self.name]]))
-        return drawn["weight"], rotation_loss(logits, drawn["labels"])
+        return drawn["weight"], turning.rotation_loss(logits, drawn["labels"])
 
     def evaluate(self, learner, images):
-        turned = torch.cat([images, turned_copies(images)])
-        logits = head_logits(learner, self.head_of(learner), turned)
-        right = logits.argmax(1) == rotation_labels(len(images))
+        turned = torch.cat([images, turning.turned_copies(images)])
+        logits = turning.head_logits(learner, self.head_of(learner), turned)
+        right = logits.argmax(1) == turning.rotation_labels(len(images))
         return {f"accuracy/{self.name}": float(right.numpy().mean())}
