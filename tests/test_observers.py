@@ -124,7 +124,7 @@ def everywhere(tmp_path_factory):
             observers.clear()
     folder = here / "runs/1"
     whole = of(folder / "run.json"), of(folder / "metrics.json")
-    assert whole[0]["status"] == "COMPLETED" and len(whole[0]["artifacts"]) == 6
+    assert whole[0]["status"] == "COMPLETED" and len(whole[0]["artifacts"]) == 7
     return SimpleNamespace(
         here=here, folder=folder, store=store, buckets=buckets, before=before,
         record=whole[0], metrics=whole[1], said=(folder / "cout.txt").read_text(),
