@@ -6,7 +6,7 @@ ReLU, global average, linear. Chen et al. (arXiv 1811.11212) use it at width 128
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -172,9 +172,9 @@ def acting_weights(net: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def flattened(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Named tensors one behind the other, (numbers in all of them,)."""
-    return torch.cat([weight.flatten() for weight in weights.values()])
+def flattened(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Tensors one behind the other, (numbers in all of them,)."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def logits_with(

@@ -19,14 +19,15 @@ class Averaging(Method):
     settings = {"weight": Setting(1.0, number(at_least=0), "of the penalty")}
 
     def setup(self, learner):
-        self.register_buffer("mean", flattened(acting_weights(learner.net)).detach().clone())
+        weights = flattened(acting_weights(learner.net).values())
+        self.register_buffer("mean", weights.detach().clone())
         self.register_buffer("count", torch.ones((), device=learner.device))
 
     def loss(self, learner, batch, out, drawn):
-        apart = flattened(acting_weights(learner.net)) - self.mean
+        apart = flattened(acting_weights(learner.net).values()) - self.mean
         return self.weight, apart.square().sum()
 
     @torch.no_grad()
     def after_step(self, learner, batch):
         self.count += 1
-        self.mean += (flattened(acting_weights(learner.net)) - self.mean) / self.count
+        self.mean += (flattened(acting_weights(learner.net).values()) - self.mean) / self.count

@@ -22,12 +22,12 @@ class EWC(Method):
     }
 
     def setup(self, learner):
-        weights = flattened(acting_weights(learner.net)).detach()
+        weights = flattened(acting_weights(learner.net).values()).detach()
         self.register_buffer("fisher", torch.zeros_like(weights))
         self.register_buffer("anchor", weights.clone())
 
     def loss(self, learner, batch, out, drawn):
-        moved = flattened(acting_weights(learner.net)) - self.anchor
+        moved = flattened(acting_weights(learner.net).values()) - self.anchor
         return self.weight, 0.5 * (self.fisher * moved.square()).sum()
 
     def boundary(self, learner, batches):
@@ -47,7 +47,7 @@ class EWC(Method):
                 grad(log_loss), (None, 0, 0, None if condition is None else 0), chunk_size=16
             )
             gradients = by_image(weights, batch.images, batch.targets, condition)
-            total += flattened({name: g.square().sum(0) for name, g in gradients.items()})
+            total += flattened(g.square().sum(0) for g in gradients.values())
             n += len(batch.images)
         self.fisher.mul_(self.gamma).add_(total / n)
-        self.anchor.copy_(flattened(weights))
+        self.anchor.copy_(flattened(weights.values()))

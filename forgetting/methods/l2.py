@@ -18,13 +18,14 @@ class L2(Method):
     settings = {"weight": Setting(0.1, number(at_least=0), "of the penalty")}
 
     def setup(self, learner):
-        self.register_buffer("anchor", flattened(acting_weights(learner.net)).detach().clone())
+        weights = flattened(acting_weights(learner.net).values())
+        self.register_buffer("anchor", weights.detach().clone())
         self.register_buffer("ended", torch.zeros((), device=learner.device))  # a task has
 
     def loss(self, learner, batch, out, drawn):
-        moved = flattened(acting_weights(learner.net)) - self.anchor
+        moved = flattened(acting_weights(learner.net).values()) - self.anchor
         return self.weight, 0.5 * self.ended * moved.square().sum()
 
     def boundary(self, learner, batches):
-        self.anchor.copy_(flattened(acting_weights(learner.net)).detach())
+        self.anchor.copy_(flattened(acting_weights(learner.net).values()).detach())
         self.ended.fill_(1)

@@ -3,6 +3,7 @@
 import torch
 
 from forgetting.learner import Method
+from forgetting.networks import flattened
 from forgetting.settings import Setting, number
 
 
@@ -23,7 +24,7 @@ class SI(Method):
     }
 
     def setup(self, learner):
-        start = _flat(learner.net.parameters()).detach()
+        start = flattened(learner.net.parameters()).detach()
         self.register_buffer("anchor", start.clone())
         for name in ("importance", "path"):
             self.register_buffer(name, torch.zeros_like(start))
@@ -31,29 +32,25 @@ class SI(Method):
             self.register_buffer(name, torch.zeros_like(start), persistent=False)
 
     def loss(self, learner, batch, out, drawn):
-        moved = _flat(learner.net.parameters()) - self.anchor
+        moved = flattened(learner.net.parameters()) - self.anchor
         return self.weight, (self.importance * moved.square()).sum()
 
     @torch.no_grad()
     def after_objective(self, learner, batch):
         of_all = list(learner.net.parameters())
         self.gradient.copy_(
-            _flat(torch.zeros_like(p) if p.grad is None else p.grad for p in of_all)
+            flattened(torch.zeros_like(p) if p.grad is None else p.grad for p in of_all)
         )
-        self.before.copy_(_flat(of_all))
+        self.before.copy_(flattened(of_all))
 
     @torch.no_grad()
     def after_step(self, learner, batch):
-        self.path -= self.gradient * (_flat(learner.net.parameters()) - self.before)
+        self.path -= self.gradient * (flattened(learner.net.parameters()) - self.before)
 
     @torch.no_grad()
     def boundary(self, learner, batches):
-        weights = _flat(learner.net.parameters())
+        weights = flattened(learner.net.parameters())
         self.importance += self.path / ((weights - self.anchor).square() + self.xi)
         self.importance.clamp_(min=0)
         self.anchor.copy_(weights)
         self.path.zero_()
-
-
-def _flat(tensors) -> torch.Tensor:
-    return torch.cat([x.flatten() for x in tensors])
