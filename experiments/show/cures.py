@@ -184,7 +184,8 @@ def cures(found: Sequence[SideBySide]) -> Figure:
         axes = panels(part, len(group.columns) + len(costs), PER_LINE, sharey=True)
         for axis, column in zip(axes, group.columns, strict=False):
             _draw_column(axis, column, methods)
-            axis.set_title(f"{column.title}\n{column.of}", fontsize="x-small", pad=9)
+            title = f"{column.title}\nminus {PLAIN}'s, {column.of}"
+            axis.set_title(title, fontsize="x-small", pad=9)
         for axis, (title, of) in zip(axes[len(group.columns) :], costs.items(), strict=True):
             for method, (ratio, low, high) in of.items():
                 y, colour = methods.index(method), colour_of(method)
@@ -202,7 +203,7 @@ def cures(found: Sequence[SideBySide]) -> Figure:
         for axis in leftmost(axes):
             axis.tick_params(axis="y", labelsize="x-small")
 
-    shows = f"minus {PLAIN}'s, paired: mean over seeds and a dot each, 95 % t interval"
+    shows = f"paired with {PLAIN}: mean over seeds and a dot each, 95 % t interval"
     return rows(found, "cures", _height, draw, shows)
 
 

@@ -29,7 +29,10 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
     for groups in alike.values():
         runs = {run.folder: run for group in groups for run in group.runs}
         probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
-        if any(KEPT.name in run.result for run in probed):
+        # Of an arm that was never planted there is nothing to be kept.
+        arms = {run.arm for run in probed if KEPT.name in run.result}
+        probed = [run for run in probed if run.arm in arms | {SUPERVISED}]
+        if arms:
             differs = [part for part in groups[0].differs.split(", ") if part]
             left = [part for part in differs if not part.startswith(DIFFER)]
             result.append(Group(probed, ", ".join(left)))
@@ -73,6 +76,7 @@ def _draw_curves(axis, group: Group, switch: str) -> None:
 def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     """Filled where the opponents move abruptly, else open."""
     for arm in arms_of(group):
+        label = wrapped(arm, 20)
         for switch in switches:
             runs = [run for run in group.of_arm(arm) if _switch(run) == switch]
             kept, taught = (
@@ -93,8 +97,9 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
                 markerfacecolor=colour if switch == "abrupt" else "white",
                 markersize=4,
                 linewidth=0.8,
-                label=wrapped(arm, 20) if switch == switches[0] else None,
+                label=label,
             )
+            label = None  # said once
     axis.axvline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     axis.axhline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     axis.set(xlabel="kept (planted minus not)", ylabel="taught (above untrained)")
