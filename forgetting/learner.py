@@ -94,15 +94,46 @@ class Method(nn.Module):
         """Metrics of held-out images (N, 3, S, S) uint8."""
         return {}
 
-    def get_extra_state(self) -> dict[str, torch.Tensor]:
-        return {name: draws.get_state() for name, draws in self._generators().items()}
+    def get_extra_state(self) -> dict[str, Any]:
+        """Its generators' states, and attributes that are plain values: a list of past losses."""
+        own = {name: value for name, value in vars(self).items() if name not in _OF_MODULES}
+        draws = {k: v.get_state() for k, v in own.items() if isinstance(v, torch.Generator)}
+        return draws | {k: copy.deepcopy(v) for k, v in own.items() if _is_plain(v)}
 
-    def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
-        for name, draws in self._generators().items():
-            draws.set_state(state[name])
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            there = getattr(self, name, None)
+            if isinstance(there, torch.Generator):
+                there.set_state(value)
+            elif isinstance(there, torch.Tensor):
+                setattr(self, name, value.to(there.device, copy=True))
+            else:
+                setattr(self, name, copy.deepcopy(value))
 
-    def _generators(self) -> dict[str, torch.Generator]:
-        return {k: v for k, v in vars(self).items() if isinstance(v, torch.Generator)}
+    def lost(self) -> dict[str, str]:
+        """Attributes that are no part of a checkpoint and may well be changed, and their types."""
+        constant = torch.Generator | torch.device | torch.dtype | Learner
+        return {
+            name: type(value).__name__
+            for name, value in vars(self).items()
+            if name not in _OF_MODULES
+            and not (_is_plain(value) or callable(value) or isinstance(value, constant))
+        }
+
+
+_OF_MODULES = vars(nn.Module()).keys()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a checkpoint can hold it: numbers, text and tensors, and lists and dicts of them. A
+    tensor with a graph is of the update at hand alone."""
+    if isinstance(value, torch.Tensor):
+        return type(value) is torch.Tensor and value.grad_fn is None
+    if isinstance(value, list | tuple | set):
+        return all(_is_plain(part) for part in value)
+    if isinstance(value, dict):
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def adam(parameters: Iterable, lr: float, betas: Iterable[float]) -> torch.optim.Adam:
@@ -153,6 +184,11 @@ class Learner:
                 raise UserError(f"{method.name}: there are two methods of that name")
             self.methods[method.name] = method
             method.setup(self)
+            for attribute, kind in method.lost().items():
+                print(
+                    f"warning: {method.name}: its {attribute}, a {kind}, is no part of a "
+                    f"checkpoint; a run that is taken up again has what setup makes of it"
+                )
         standing_in = (m for m in self.methods.values() if m.replaces and not m.uniform)
         self.stands_in = next(standing_in, None)
         of_all = [p for module in self._modules() for p in module.parameters()]

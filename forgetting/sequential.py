@@ -80,7 +80,6 @@ class SequentialTasks:
         self.dataset, self.device, self.autocast = dataset, device, autocast
         self.arm, self.of_fakes = methods.parse(method), recording is not None
         self.per_task_head, self.omit = head == "per_task", list(omit)
-        self.iterations_per_task, self.cycles = iterations_per_task, cycles
         self.eval_every, self.probe_features = eval_every, probe_features
         self.info: dict = dict(self.arm.record)
         self.tasks = len(recording.nets) if recording else len(dataset.classes)
@@ -194,7 +193,7 @@ class SequentialTasks:
 
     def evaluation_due(self) -> bool:
         """Whether to evaluate after the updates done so far."""
-        into_task = self.position % self.iterations_per_task
+        into_task = self.schedule.into(self.position)
         return (
             into_task == 0 or into_task in EVALUATE_AFTER_SWITCH or into_task % self.eval_every == 0
         )
@@ -206,8 +205,8 @@ class SequentialTasks:
     def evaluate(self) -> dict[str, float]:
         """The net on held-out images of every task; at the start and at a task's end on all of
         them, with probes of the frozen features. Leaves the training state as it is."""
-        between_tasks = self.position % self.iterations_per_task == 0
-        ended, values = between_tasks and self.position > 0, {}
+        between_tasks = self.schedule.into(self.position) == 0
+        ended, values = self.schedule.ends(self.position), {}
         pooled = ended and not (self.of_fakes or self.without_tasks)
         logits, vectors, maps = self._read(self.held_out.images(between_tasks), pooled=pooled)
         if not self.without_tasks:
@@ -270,7 +269,7 @@ class SequentialTasks:
                 self.learner,
                 self.stream.of_task(j, draws),
                 lambda again, j=j: self.held_out.auc(partial(self._read, learner=again), j),
-                self.iterations_per_task,
+                self.schedule.iterations_per_task,
             )
         return found
 
@@ -312,7 +311,8 @@ class SequentialTasks:
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        config = {"iterations_per_task": self.iterations_per_task, "cycles": self.cycles}
+        turn, cycles = self.schedule.iterations_per_task, self.schedule.cycles
+        config = {"iterations_per_task": turn, "cycles": cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
         name = "fakes" if self.of_fakes else "one_vs_all"
         config["stream"] = {"name": name, "order": self.schedule.order, "omit": self.omit}

@@ -23,6 +23,7 @@ from forgetting.learner import Learner
 from forgetting.rotation import rotation_logits
 from forgetting.seeding import generator
 from forgetting.similarity import Drift
+from forgetting.streams import Schedule
 from gan import past_fakes, samples
 from gan.losses import GradientPenalty
 from gan.models import ALONE, MODELS, parse_model
@@ -89,7 +90,9 @@ class ProbeStudy:
             "evaluation_seconds": self.seconds,
             **self.arm.record,
         }
-        self.total_steps, self.boundary_every = steps, boundary_every
+        # Its one task moves with every update; a turn of it ends where methods are told so.
+        turn = boundary_every or steps
+        self.total_steps, self.schedule = steps, Schedule([0], turn, math.ceil(steps / turn))
         self.probe_every, self.probe_features = probe_every, probe_features
         self.record_every = record_every or probe_every
         self.quality_every, self.quality_images = quality_every, quality_images
@@ -145,8 +148,7 @@ class ProbeStudy:
         if self.generator and (self.position % self.record_every == 0 or at_the_end):
             state = self.generator.state_dict()
             self.recorded[self.position] = {k: v.detach().cpu().clone() for k, v in state.items()}
-        every = self.boundary_every
-        if every and self.position % every == 0 and not at_the_end:
+        if self.schedule.changes(self.position):
             self.gan.boundary()
         return logged
 

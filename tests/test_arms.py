@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 from conftest import ENVIRONMENT, PROJECT, command
-from test_own_method import CODE
+from test_own_method import CODE, PAGE
 from torture import metrics
 
 from experiments import gan_probe, sequential_tasks
@@ -104,21 +104,20 @@ def test_killed_between_boundaries_it_ends_to_the_bit_and_a_changed_file_is_refu
 
 
 def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
-    (folder / "plan.toml").write_text("""
-        study = "sequential_tasks"
-        [settings]
-        device = "cpu"
-        iterations_per_task = 4
-        width = 4
-        probe_images = 60
-        probe_features = 16
-        [grid]
-        seed = [0, 1]
-        method = ["vanilla", "./my_idea.py"]
-        """)
-    done = command("sweep.py", "plan.toml", "--results-dir", "runs", "--workers", "2", cwd=folder)
+    """By the plan on the page, less of it."""
+    plan = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)[1]
+    for more, fewer in (
+        ("[0, 1, 2]", "[0, 1]"),
+        ('["vanilla", "shuffled", "./my_idea.py"]', '["vanilla", "./my_idea.py"]'),
+    ):
+        assert plan.count(more) == 1
+        plan = plan.replace(more, fewer)
+    (folder / "my_plan.toml").write_text(plan)
+    words = ["my_plan.toml", "--preset", "quick", "--results-dir", "runs", *TINY[1:]]
+    words += ["iterations_per_task=2", "cycles=2"]
+    done = command("sweep.py", *words, "--workers", "2", cwd=folder)
     assert done.returncode == 0, done.stderr
-    done = command("sweep.py", "plan.toml", "--results-dir", "runs", "--dry-run", cwd=folder)
+    done = command("sweep.py", *words, "--dry-run", cwd=folder)
     assert "4 runs: 4 complete" in done.stdout
     drawn = ["--only", "differences,figure3,measures"]
     done = command("figures.py", "--runs", "runs", "--out", "out", *drawn, cwd=folder)
@@ -177,6 +176,16 @@ NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").r
         (SEQUENTIAL, ["method=./broken.py"], "broken.py: line 1: SyntaxError: "),
         (
             SEQUENTIAL,
+            ["method=./misspelt.py"],
+            "misspelt.py: losses is nothing that a method has; did you mean loss? (the name of a",
+        ),
+        (
+            GAN,
+            ["model=uncond+./fewer.py"],
+            "fewer.py: boundary must take (self, learner, batches), not (self, learner)",
+        ),
+        (
+            SEQUENTIAL,
             ["method=rotation", "ewc.weight=3"],
             "ewc.weight: ewc is no part of rotation; add it, as in method=rotation+ewc",
         ),
@@ -202,6 +211,8 @@ def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path, 
         "empty": "x = 1\n",
         "ewc": CODE,
         "broken": "class (",
+        "misspelt": CODE.replace("def loss(", "def losses("),
+        "fewer": CODE.replace("learner, batches)", "learner)"),
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
     done = run(script, *words)
@@ -214,12 +225,29 @@ def test_bad_arms_are_one_line_and_store_nothing(script, words, line, tmp_path, 
     [
         (NOT_FINITE, "the run diverged: loss/my_idea is nan at step 1"),
         (NO_SCALAR, "my_idea: its loss must be a weight and a scalar tensor, not (4,), at step 1"),
+        (
+            CODE.replace("self.weight, F", "self.wieght, F"),
+            "error: my_idea.py, line 25, in loss: at step 1: AttributeError: 'MyIdea' object has",
+        ),
     ],
 )
-def test_a_loss_that_is_no_number_names_method_and_step(text, line, folder, run):
+def test_a_mistake_in_an_update_names_its_place_and_stores_nothing(text, line, folder, run):
     (folder / "my_idea.py").write_text(text)
     done = run(SEQUENTIAL, "method=./my_idea.py")
     assert done.returncode == 1 and line in done.stderr and done.stderr.count("\n") == 1
+    assert not list((folder / "runs").iterdir())
+
+
+def test_a_mistake_that_shows_later_leaves_the_run_failed(folder, run):
+    text = CODE.replace(
+        "        with torch.no_grad():",
+        "        learner.nett\n" + " " * 8 + "with torch.no_grad():",
+    )
+    (folder / "my_idea.py").write_text(text)
+    done = run(SEQUENTIAL, "method=./my_idea.py")
+    assert "my_idea.py, line 28, in boundary: at step" in done.stderr, done.stderr
+    (stored,) = (folder / "runs").iterdir()
+    assert json.loads((stored / "run.json").read_text())["status"] == "FAILED"
 
 
 def test_published_runs_of_a_users_method_hold_no_path(folder, run):

@@ -1,6 +1,7 @@
 """The method on docs/own_method.md, taken from the page and run."""
 
 import copy
+import io
 import re
 
 import pytest
@@ -50,6 +51,40 @@ def test_it_runs_and_goes_on_to_the_bit_between_boundaries(digits, path, study):
     assert torch.equal(restored.learner.methods["my_idea"].head[0].weight, method.head[0].weight)
     if study is sequential:
         assert losses(restored, 6) == losses(through, 6)
+
+
+PLAIN = """
+import collections
+from forgetting.learner import Method
+
+class Counting(Method):
+    def setup(self, learner):
+        self.count, self.seen, self.queue = 0, {"labels": []}, collections.deque()
+
+    def loss(self, learner, batch, out, drawn):
+        self.count += 1
+        self.seen["labels"].append(out.features.detach().mean())
+        return self.count, out.features.float().mean()
+"""
+
+
+def test_attributes_that_are_plain_values_are_kept_and_others_said_not_to_be(
+    digits, tmp_path, capsys
+):
+    (tmp_path / "counting.py").write_text(PLAIN)
+    through = make(sequential, digits, tmp_path / "counting.py")
+    said = capsys.readouterr().out
+    assert "warning: counting: its queue, a deque, is no part of a checkpoint" in said
+    assert said.count("warning") == 1
+    losses(through, 3)
+    file = io.BytesIO()
+    torch.save(through.state_dict(), file)
+    file.seek(0)
+    restored = make(sequential, digits, tmp_path / "counting.py", seed=7)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    method = restored.learner.methods["counting"]
+    assert method.count == 3 and len(method.seen["labels"]) == 3
+    assert losses(restored, 4) == losses(through, 4)
 
 
 @pytest.mark.parametrize("study", [sequential, gan], ids=["sequential", "gan"])

@@ -342,7 +342,7 @@ def _tasks_parts(study, device: torch.device) -> float:
         study.position = position
         return seconds(study.evaluate, device)
 
-    a_task = study.iterations_per_task
+    a_task = study.schedule.iterations_per_task
     between, at_its_end = at(a_task // 2), at(a_task)
     due = 0
     for study.position in range(1, a_task):

@@ -103,7 +103,12 @@ class _Training:
 
     def step(self) -> None:
         with self.timed("training"):
-            self.log.losses(self.learner.step(), self.learner.position)
+            try:
+                losses = self.learner.step()
+            except Exception as error:
+                error.add_note(f"at step {self.learner.position + 1}")
+                raise
+            self.log.losses(losses, self.learner.position)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate and log; where a signal breaks it off, keep the state from before it."""
@@ -128,6 +133,8 @@ class _Training:
         """All that the next step depends on. evaluated: whether that is done at this step."""
         with self.timed("training"):  # a GPU may not be through with the last steps
             self.log.look()
+        if self.recorder and self.learner.position:
+            self.recorder.empty = False
         return {
             "study": self.learner.state_dict(),
             **self.log.state(),

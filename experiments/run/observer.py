@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 from sacred.observers import FileStorageObserver
@@ -33,10 +34,16 @@ class RunFolder(FileStorageObserver):
         self.logged = {name: len(m["steps"]) for name, m in (metrics or {}).items()}
         self.failure: OSError | None = None  # Sacred goes on without an observer that fails
         self.whole = False  # whether all that was measured is written
+        self.empty = True  # whether nothing has been learnt in it yet
         self.before: dict = {}  # of a run that is taken up again: what its record keeps
 
     def _maximum_existing_run_id(self):
         return max(super()._maximum_existing_run_id(), self.taken)
+
+    def remove(self) -> None:
+        """Take back a run that failed before it had learnt anything."""
+        if self.failure is None:  # else its message names the folder
+            shutil.rmtree(self.dir, ignore_errors=True)
 
     def _make_run_dir(self, _id):
         if self.resuming:

@@ -46,6 +46,7 @@ from experiments.run.study import Study, require_own_code
 from forgetting import data
 from forgetting.arms import canonical
 from forgetting.errors import UserError
+from forgetting.methods import place_in_users_file
 from forgetting.settings import flat, nested, validate, with_defaults
 
 # Resolved when a run begins, so that they contradict nothing when it is taken up again.
@@ -79,7 +80,9 @@ def main(study: Study, argv: Sequence[str] | None = None) -> None:
         if {"-d", "--debug", "-D", "--pdb"} & set(argv):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"error: {type(error).__name__}: {reason} (-d shows where)", file=sys.stderr)
+        parts = [place_in_users_file(error), *getattr(error, "__notes__", [])]
+        where = "".join(f"{part}: " for part in parts if part)
+        print(f"error: {where}{type(error).__name__}: {reason} (-d shows where)", file=sys.stderr)
     sys.exit(1)
 
 
@@ -202,14 +205,14 @@ def _settings(study: Study, updates: dict, presets: list) -> dict:
 # ------------------------------------------------------------------ runs that are there already
 
 
-def look_up(
+def known(
     study: Study,
     words: Sequence[str],
     load: Callable = data.load,
     elsewhere: bool = False,
 ) -> twins.Known:
-    """What is stored of the one run that `with WORDS` asks for, as `twins.look_up` says it."""
-    return twins.look_up(study, _settings_of(study, words), load, elsewhere)
+    """What is stored of the one run that `with WORDS` asks for, as `twins.known` says it."""
+    return twins.known(study, _settings_of(study, words), load, elsewhere)
 
 
 def asked_for(study: Study, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -385,6 +388,10 @@ def _run_arm(study, job, options, presets, others) -> bool:
             again = checkpoints.how_to_go_on(folder / str(run._id)) if run.observers else ""
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
+        except Exception:
+            if observers and not checkpoint and recorder.empty:
+                recorder.remove()
+            raise
         if observers:
             require_written(recorder)
     return False

@@ -84,7 +84,7 @@ class Known:
     data: str | None
 
 
-def look_up(
+def known(
     study: Study, settings: Mapping[str, Any], load: Callable = data.load, elsewhere: bool = False
 ) -> Known:
     """What is stored of the one run that `settings` ask for. Raises UserError for bad ones.

@@ -32,6 +32,8 @@ QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    # A laptop that slept for five minutes would find that all its workers count as dead.
+    "distributed.scheduler.worker-ttl": None,
 }
 
 

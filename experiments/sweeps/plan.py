@@ -123,7 +123,7 @@ def look_up(
         named = any(word.startswith("dataset.name=") for word in words)
         words = words if named else (*words, *chosen)
         here = [*words, f"results_dir={folder}"]
-        run = runner.look_up(studies()[study], here, load, elsewhere)
+        run = runner.known(studies()[study], here, load, elsewhere)
         if run.data and not named:  # auto is looked up once, and is the same for every worker
             chosen = (f"dataset.name={run.data}",)
             words = (*words, *chosen)

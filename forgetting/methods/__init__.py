@@ -9,9 +9,11 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from forgetting.learner import Method
 from forgetting.settings import Setting, validate, with_defaults
 
 PLAIN = "vanilla"  # the method that does nothing
+USERS = "user_method_"  # begins the module's name of a user's file
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,7 @@ def _path(word: str) -> Path:
 @functools.cache
 def _user_method(path: Path, sha256: str) -> type[Method]:
     """The method in a user's file of this content."""
-    name = f"user_method_{path.stem}_{sha256[:16]}"
+    name = f"{USERS}{path.stem}_{sha256[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -303,5 +306,39 @@ def _method_in(module: ModuleType, name: str) -> type[Method]:
         raise UserError(
             f"{Path(module.__file__).name}: it must have one Method in it, not {len(found)}"
         )
+    _require_hooks(found[0], Path(module.__file__).name)
     found[0].name = name
     return found[0]
+
+
+def _require_hooks(method: type[Method], file: str) -> None:
+    """UserError for what looks like a hook of `Method` and would never be called as one."""
+    ways_in = [k for k in (*vars(Method), *Method.__annotations__) if not k.startswith("_")]
+    for name, value in vars(method).items():
+        meant = getattr(Method, name, None)
+        if not name.startswith("_") and name not in ways_in and meant is None:
+            near = difflib.get_close_matches(name, ways_in, n=1, cutoff=0.75)
+            if near:
+                raise UserError(
+                    f"{file}: {name} is nothing that a method has; did you mean {near[0]}? (the "
+                    f"name of a helper begins with _)"
+                )
+        elif inspect.isfunction(value) and inspect.isfunction(meant):
+            wanted = list(inspect.signature(meant).parameters)
+            try:
+                inspect.signature(value).bind(*wanted)
+            except TypeError:
+                has = ", ".join(inspect.signature(value).parameters)
+                raise UserError(
+                    f"{file}: {name} must take ({', '.join(wanted)}), not ({has})"
+                ) from None
+
+
+def place_in_users_file(error: Exception) -> str | None:
+    """Where in a user's method an error arose, as "my_idea.py, line 12, in loss"; None elsewhere.
+    The innermost such place."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_globals.get("__name__", "").startswith(USERS):
+            file, name = Path(frame.f_code.co_filename).name, frame.f_code.co_name
+            return f"{file}, line {line}, in {name}"
+    return None

@@ -110,6 +110,7 @@ class Schedule:
         blend: float = 0.5,
     ):
         self.order, self.iterations_per_task = list(order), iterations_per_task
+        self.cycles = cycles
         self.steps = cycles * len(self.order) * iterations_per_task
         self.switch, self.blend = switch, blend
 
@@ -117,9 +118,14 @@ class Schedule:
         """The task whose turn it is at update number `step` (from 0)."""
         return self.order[step // self.iterations_per_task % len(self.order)]
 
+    def into(self, done: int) -> int:
+        """How many of the `done` updates are of the turn at hand; 0: between two turns, or at the
+        start."""
+        return done % self.iterations_per_task
+
     def ends(self, done: int) -> bool:
         """Whether a task ends with update number `done` (counted from 1); 0: none has begun."""
-        return done > 0 and done % self.iterations_per_task == 0
+        return done > 0 and self.into(done) == 0
 
     def changes(self, done: int) -> bool:
         """Whether another task follows on the one that ended."""
@@ -127,7 +133,7 @@ class Schedule:
 
     def share_of_next(self, step: int) -> float:
         """The share of an update's rows that are of the next task already, in [0, 1)."""
-        left = self.iterations_per_task - step % self.iterations_per_task  # this one included
+        left = self.iterations_per_task - self.into(step)  # this one included
         length = max(1, round(self.blend * self.iterations_per_task))
         if self.switch != "gradual" or left > length or step + left >= self.steps:
             return 0.0
