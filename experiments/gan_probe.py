@@ -255,6 +255,17 @@ def write_recording(study, folder) -> str:
     return f"{written} in {path}"
 
 
+@ex.command(unobserved=True)
+def round_robin():
+    """Score it on past generators of all runs of its seed: round_robin with resume=ID."""
+
+
+def score_round_robin(study, folder) -> str:
+    from experiments.run.round_robin import write
+
+    return write(study, folder)
+
+
 STUDY = Study(
     ex,
     "model",
@@ -264,7 +275,7 @@ STUDY = Study(
     build,
     lambda settings, images: settings["steps"],
     least_classes=1,
-    commands={"sample": draw_samples, "record": write_recording},
+    commands={"sample": draw_samples, "record": write_recording, "round_robin": score_round_robin},
     parse=parse_model,
     models=MODELS,
     widest=widest,

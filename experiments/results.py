@@ -26,7 +26,14 @@ from pathlib import Path
 from experiments import PROJECT
 from experiments.run import output, packed
 from experiments.run.identity import as_text, same
-from experiments.run.stored import StoredRun, load_runs, read_run, sample_grids, stored_runs
+from experiments.run.stored import (
+    ROUND_ROBIN,
+    StoredRun,
+    load_runs,
+    read_run,
+    sample_grids,
+    stored_runs,
+)
 from experiments.run.study import studies
 from experiments.sweeps.plan import PRESETS, read_plan
 from forgetting.errors import UserError
@@ -142,7 +149,7 @@ def _published(run: StoredRun) -> dict[str, bytes]:
             files[name] = json.dumps(_without_paths(content), indent=2, sort_keys=True).encode()
         elif name == "cout.txt":
             files[name] = _WHERE.sub("", path.read_text(encoding="utf-8")).encode()
-        elif name == "metrics.json" or name in published:
+        elif name in ("metrics.json", ROUND_ROBIN) or name in published:
             files[name] = path.read_bytes()
     return files
 

@@ -262,12 +262,17 @@ class ProbeStudy:
 
     def _score_past_fakes(self) -> dict[str, float]:
         """Held-out real images against every generator's fakes so far."""
-        images, labels = self.dataset.test_images, self.dataset.test_labels
-        real = self._logits(images[self.held_out], labels[self.held_out])
-        fakes = {step: self._logits(x, self.fixed[1]) for step, x in self.fakes.items()}
-        rows = past_fakes.scores(self.position, real, fakes)
+        rows = self.scores(self.fakes)
         self.past_fakes += rows
         return past_fakes.current_and_past(rows)
+
+    def scores(self, fakes: Mapping[int, torch.Tensor]) -> list[dict[str, float]]:
+        """How well the discriminator tells held-out real images from fakes, as `past_fakes.scores`
+        gives it. fakes: a generator's step -> its images of `self.fixed`, (1000, 3, S, S) uint8."""
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        real = self._logits(images[self.held_out], labels[self.held_out])
+        logits = {step: self._logits(x, self.fixed[1]) for step, x in fakes.items()}
+        return past_fakes.scores(self.position, real, logits)
 
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation: name -> content.

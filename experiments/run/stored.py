@@ -26,6 +26,7 @@ from forgetting.settings import flat, nested, validate, with_defaults
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, *DAMAGED)
 # Settings that every run of this program has, of whatever version.
 FILES_OF_A_RUN = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")
+ROUND_ROBIN = "round_robin.csv"  # made when its run, and others of its seed, are complete
 ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
 
 
@@ -230,7 +231,8 @@ def _whole(record: Record, status: str) -> StoredRun:
         raise Unreadable(f"config.json: {lacks[0]} is None")
     config, metrics, result = nested(settings), read_metrics(record.folder), {}
     if completed:
-        measured = of_run(Logged(metrics, config, _past_fakes(record.folder)))
+        kept = (_scores(record.folder, name) for name in ("past_fakes.csv", ROUND_ROBIN))
+        measured = of_run(Logged(metrics, config, *kept))
         result = record.run["result"] | measured
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}
@@ -275,11 +277,11 @@ def read_metrics(folder: Folder) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return metrics
 
 
-def _past_fakes(folder: Folder) -> list[dict]:
-    """The matrix of past fakes; [] where there is none, or none that can be read: the figure of it
-    says which that was."""
+def _scores(folder: Folder, name: str) -> list[dict]:
+    """A matrix of discriminators' scores; [] where there is none, or none that can be read: the
+    figure of past fakes says which that was."""
     try:
-        table = _csv(folder, "past_fakes.csv")
+        table = _csv(folder, name)
         whole = {"discriminator", "generator", "accuracy", "auc"} <= set(table.columns)
         return table.to_dict("records") if whole else []
     except READ_ERRORS:

@@ -26,6 +26,7 @@ from gan.models import MODELS
 BENCH = PROJECT / "results/bench.json"
 OPPONENTS, GAN = "sequential_tasks", "gan_probe"
 PLAIN = baseline(OPPONENTS)
+LIVE = "round_robin_auc"
 DISTANCE = "distance"  # a subject of measures: each name is its extractor's
 PER_LINE = 4  # columns
 ROW, AROUND = 0.2, 0.85  # inches: an arm's row, and what is around a line of columns
@@ -59,7 +60,10 @@ SOURCES = (
     Source(
         GAN,
         lambda run: True,
-        {"past_fakes_auc": "live GAN: AUC,\npast fakes", DISTANCE: "live GAN: {}\nlower is better"},
+        {
+            LIVE: "live GAN: AUC, past\nfakes of all methods",
+            DISTANCE: "live GAN: {}\nlower is better",
+        },
     ),
 )
 
@@ -67,6 +71,7 @@ SOURCES = (
 class Column(NamedTuple):
     """Of a group's runs: an arm's values, minus the baseline's, by its name as a method."""
 
+    measure: str
     title: str
     differences: Mapping[str, list[float]]
     reference: float | None
@@ -152,9 +157,8 @@ def _columns(group: Group, source: Source) -> list[Column]:
                 most = max(map(len, differences.values()))
                 joint = _apart(_joint(group, plain, name), base)
                 reference = mean_interval(joint).mean if joint else None
-                found.append(
-                    Column(title.format(name), differences, reference, units(most, group.runs[0]))
-                )
+                of = units(most, group.runs[0])
+                found.append(Column(name, title.format(name), differences, reference, of))
     return found
 
 

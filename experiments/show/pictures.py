@@ -9,6 +9,7 @@ from experiments.show import cures as cure_figures
 from experiments.show import drift, kept_and_taught
 from experiments.show import gan as gan_figures
 from experiments.show import opponents as opponent_figures
+from experiments.show import remembers_live as remembers
 from experiments.show import sequential as sequential_figures
 from experiments.show.groups import Group
 
@@ -36,8 +37,8 @@ FIGURES = {
         "generators of one GAN, met one after another: memory is the area under the ROC curve on a "
         "generator's fakes at the end, minus that of a twin that never met it. Planted: what a net "
         "keeps of the classes that it knew, and what training teaches it of them. Live GAN: the "
-        "same area on its own past fakes, and the distance of its samples. Dashed: joint "
-        "training, on all generators at once. Costs are of results/bench.json.",
+        "same area on past fakes of all methods' GANs of a seed, and the distance of its samples. "
+        "Dashed: joint training, on all generators at once. Costs are of results/bench.json.",
         cure_figures.cures,
         cure_figures.with_cures,
         "python experiments/sweep.py cures_opponents --preset cpu",
@@ -173,6 +174,17 @@ FIGURES = {
         kept_and_taught.planted,
         kept_and_taught.with_planted,
         "python experiments/sweep.py planted --preset cpu",
+    ),
+    "remembers_live": Drawing(
+        SEQUENTIAL + GAN,
+        "Does a method that remembers recorded opponents remember live?",
+        "A method a point, minus the first arm of the same seeds and recordings. Across: memory of "
+        "recorded generators. Up: the area under the ROC curve of a live GAN's discriminator on "
+        "past fakes of all methods' GANs of its seed. No claim is made of it.",
+        remembers.remembers_live,
+        remembers.with_both,
+        "python experiments/gan_probe.py round_robin with resume=ID",
+        with_twins=True,
     ),
     "drift": Drawing(
         SEQUENTIAL + GAN,

@@ -15,11 +15,13 @@ Metrics = Mapping[str, tuple[np.ndarray, np.ndarray]]
 class Logged:
     """What measures are read off. metrics: name -> (steps (K,), values (K,)); config: the run's
     settings; past_fakes: the matrix, a row a pair of `discriminator` and `generator` (steps) with
-    `accuracy` and `auc`."""
+    `accuracy` and `auc`; round_robin: the same of the last discriminator and the generators of all
+    runs of its seed, whose `run` is named."""
 
     metrics: Metrics
     config: Mapping[str, Any]
     past_fakes: Sequence[Mapping[str, float]] = ()
+    round_robin: Sequence[Mapping[str, Any]] = ()
 
     @property
     def tasks(self) -> int:

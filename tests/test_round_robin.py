@@ -1,0 +1,132 @@
+"""Live discriminators on the past generators of all runs of their seed, and what is drawn of it."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from stubs import stub
+
+from experiments import gan_probe
+from experiments.results import export
+from experiments.run import checkpoints, runner
+from experiments.run.nets import load_discriminator
+from experiments.run.stored import stored_runs
+from experiments.show import cures, remembers_live
+from experiments.show.groups import groups
+from experiments.show.plotting import style
+from forgetting.networks import scale_images
+from gan.probe_study import FAKES
+
+TINY = ["quick", "steps=6", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
+TINY += ["quality_every=6", "quality_images=500", "device=cpu"]
+RUNS = {"1": "uncond", "2": "uncond+replay", "3": "uncond+r1", "4": "rotation_only", "5": "cond"}
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as end:
+        runner.main(gan_probe.STUDY, ["gan_probe.py", *words])
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of each arm of seed 0, one of seed 1, and one that another setting tells apart."""
+    folder = tmp_path_factory.mktemp("gans")
+    others = [["model=uncond", "seed=1"], ["model=uncond", "lr=1e-3"]]
+    for words in ([f"model={arm}"] for arm in RUNS.values()):
+        assert run("with", *TINY, *words, f"results_dir={folder}") == 0
+    for words in others:
+        assert run("with", *TINY, *words, f"results_dir={folder}") == 0
+    return folder
+
+
+def round_robin(folder, run_id):
+    return run("round_robin", "with", f"resume={run_id}", f"results_dir={folder}")
+
+
+@pytest.fixture(scope="module")
+def scored(folder):
+    for run_id in ("1", "2", "3"):
+        assert round_robin(folder, run_id) == 0
+    return folder
+
+
+def test_each_discriminator_meets_all_past_fakes_of_its_seed(scored, digits):
+    """By the stored net and fakes: the untrained generators, 0, and the last, 6, are left out."""
+    held_out = digits.test_images[digits.balanced_test_subset(FAKES)]
+    for run_id in ("1", "2", "3"):
+        rows = pd.read_csv(scored / run_id / "round_robin.csv", dtype={"run": str})
+        assert list(zip(rows["run"], rows["generator"], strict=True)) == [
+            (other, step) for other in ("1", "2", "3", "5") for step in (2, 4)
+        ]
+        assert set(rows["arm"]) == {"uncond", "uncond+replay", "uncond+r1", "cond"}
+        net = load_discriminator(scored / run_id)
+        for row in rows.to_dict("records"):
+            fakes = checkpoints.load(scored / row["run"])["study"]["parts"]
+            fakes = fakes[f"fakes-{row['generator']}"]
+            with torch.inference_mode():
+                logits = [
+                    net.logits(net(scale_images(images)), None) for images in (held_out, fakes)
+                ]
+            truth = np.repeat([1, 0], [len(part) for part in logits])
+            assert row["auc"] == pytest.approx(roc_auc_score(truth, torch.cat(logits)), abs=2e-3)
+
+
+def test_the_measure_counts_each_run_alike_and_is_published(scored, tmp_path):
+    of_arm = {of.arm: of for of in stored_runs(scored) if of.seed == 0 and of.config["lr"] == 2e-4}
+    rows = pd.read_csv(scored / "2/round_robin.csv")
+    mean = rows.groupby("run")["auc"].mean().mean()
+    assert of_arm["uncond+replay"].result["round_robin_auc"] == pytest.approx(mean)
+    assert "round_robin_auc" not in of_arm["cond"].result
+    export([scored], tmp_path / "published")
+    again = {of.folder.name: of.result for of in stored_runs(tmp_path / "published")}
+    assert again["gan_probe-quick-uncond+replay-0"]["round_robin_auc"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    "run_id,line",
+    [
+        ("4", "resume: a run of rotation_only has no discriminator of fakes"),
+        ("5", "resume: a conditional discriminator needs classes, others' fakes lack them"),
+    ],
+)
+def test_a_run_that_cannot_take_part_is_one_line(run_id, line, folder, capsys):
+    capsys.readouterr()
+    assert round_robin(folder, run_id) == 1
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_a_run_under_way_has_no_past_yet(folder, tmp_path, capsys):
+    shutil.copytree(folder / "1", tmp_path / "1")
+    record = json.loads((tmp_path / "1/run.json").read_text())
+    (tmp_path / "1/run.json").write_text(json.dumps({**record, "status": "INTERRUPTED"}))
+    assert round_robin(tmp_path, "1") == 1
+    err = capsys.readouterr().err
+    assert err == "error: resume: run 1 is not complete; its past is not over\n"
+
+
+def test_it_is_a_column_of_cures_and_a_point_of_the_scatter(scored):
+    style()
+    live = [of for of in stored_runs(scored) if of.seed == 0 and of.config["lr"] == 2e-4]
+    met = np.array([[0.9, 0.5], [0.6, 0.9]])
+    recorded = [
+        dataclasses.replace(stub(met + shift, unit=unit, method=method), data=live[0].data)
+        for unit, shift in ((1, 0.0), (2, 0.02))
+        for method, shift in (("vanilla", shift), ("replay", 2 * shift))
+    ]
+    found = [*groups(recorded, "sequential_tasks"), *groups(live, "gan_probe")]
+    (group,) = remembers_live.with_both(found)
+    column = next(of for of in group.columns if of.measure == cures.LIVE)
+    result = {of.arm: of.result.get("round_robin_auc") for of in live}
+    difference = result["uncond+replay"] - result["uncond"]
+    assert column.differences["replay"] == [pytest.approx(difference)]
+    figure = remembers_live.remembers_live([group])
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["replay"]
+    assert axis.texts[0].xy == (pytest.approx(0.01), pytest.approx(difference))
+    assert "live" not in json.dumps([c.title for c in cures.with_cures(found[:1])[0].columns])
