@@ -14,9 +14,9 @@ from test_gan import study as gan
 from experiments import benchmarks, sequential_tasks
 from experiments.run import runner
 from experiments.run.stored import stored_runs
-from experiments.show import compare, cures, memory, opponents, own_tables
+from experiments.show import compare, cures, in_short, memory, opponents, own_tables
 from experiments.show import drawings as figures
-from experiments.show.arms import colour_of
+from experiments.show.arms import colour_of, words, wrapped
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import recordings, style
@@ -249,6 +249,27 @@ def test_cures_draws_differences_that_are_paired(runs, tmp_path, monkeypatch):
         (dashed,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
         assert dashed == column.reference
     assert [axis.containers[0].lines[0].get_xdata()[0] for axis in axes[2:]] == [1.2, 1.2]
+
+
+def test_cures_in_short_has_what_cures_has_of_memory_the_best_first(runs):
+    better = [run for unit in (1, 2, 3) for run in family(unit, 0.3, method="shuffled")]
+    runs = [*runs, *memory.with_memory(better)]
+    found = groups(runs, STUDY)
+    (group,) = in_short.with_answer(found)
+    (axis,) = in_short.cures_in_short([group]).axes
+    memory_of = cures.with_cures(found)[0].columns[0]
+    means = {m: mean_interval(v).mean for m, v in memory_of.differences.items()}
+    best_first = sorted(means, key=means.get, reverse=True)
+    assert best_first == ["shuffled", "rotation"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        wrapped(words(STUDY, method), 28) for method in best_first
+    ]
+    drawn = [bar.lines[0].get_xdata()[0] for bar in axis.containers]
+    assert drawn == pytest.approx([means[method] for method in best_first])
+    (dashed,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+    assert dashed == memory_of.reference
+    one = [run for run in runs if run.unit == 1]
+    assert in_short.with_answer(groups(one, STUDY)) == []  # no interval, no answer
 
 
 def test_without_an_arm_beside_the_baseline_there_is_no_cure():

@@ -69,7 +69,8 @@ def draw(
                 write_atomically(out / file, content)
             written.append(out / f"{name}.{'png' if name in FIGURES else 'md'}")
         if page:
-            arranged = parts(entries, of, lambda name, runs: _made(name, runs, ["png"])[1])
+            shown = {n: e for n, e in entries.items() if n in TABLES or FIGURES[n].on_the_page}
+            arranged = parts(shown, of, lambda name, runs: _made(name, runs, ["png"])[1])
             write_atomically(page, _bytes(report(arranged, left_out, len(under_way))))
             written.append(Path(page))
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from experiments.show import cures as cure_figures
-from experiments.show import drift, kept_and_taught
+from experiments.show import drift, in_short, kept_and_taught
 from experiments.show import gan as gan_figures
 from experiments.show import opponents as opponent_figures
 from experiments.show import remembers_live as remembers
@@ -26,6 +26,7 @@ class Drawing:
     made_by: str = ""  # the command that makes such runs; "": the study's own
     with_twins: bool = False  # whether omission twins, which no group holds, tell some of it
     live: bool = False  # whether it can show runs that are not complete, too
+    on_the_page: bool = True  # or else as a file alone
 
 
 SEQUENTIAL, GAN = ("sequential_tasks",), ("gan_probe",)
@@ -43,6 +44,16 @@ FIGURES = {
         cure_figures.with_cures,
         "python experiments/sweep.py cures_opponents --preset cpu",
         with_twins=True,
+    ),
+    "cures_in_short": Drawing(
+        SEQUENTIAL + GAN,
+        "The cures at a glance",
+        "Of the figure `cures` the columns of memory, the best method first.",
+        in_short.cures_in_short,
+        in_short.with_answer,
+        "python experiments/sweep.py cures_opponents --preset cpu",
+        with_twins=True,
+        on_the_page=False,
     ),
     "figure1": Drawing(
         GAN,

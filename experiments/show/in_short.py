@@ -1,0 +1,77 @@
+"""The figure `cures_in_short`: of `cures` what a reader can take in at a glance."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments.show.arms import colour_of, in_order, words, wrapped
+from experiments.show.cures import LIVE, OPPONENTS, PLAIN, Column, SideBySide, with_cures
+from experiments.show.groups import Group
+from experiments.show.intervals import mean_interval
+from experiments.show.opponents import JOINT
+from experiments.show.plotting import panels, rows
+from forgetting.measures import KEPT, MEMORY
+
+# In the order in which a method's rows are sorted: by the first that it has.
+IN_WORDS = {
+    MEMORY.name: "Remembers recorded opponents",
+    KEPT.name: "Keeps what was planted",
+    LIVE: "Remembers live",
+}
+
+
+def with_answer(found: Sequence[Group]) -> list[SideBySide]:
+    """Where one of these was measured with an interval."""
+    groups = with_cures(found)
+    return [group for group in groups if any(len(v) > 1 for c in _columns(group) for v in c[1])]
+
+
+def _columns(group: SideBySide) -> list[tuple[Column, list[list[float]]]]:
+    of = {column.measure: column for column in group.columns}
+    return [(of[name], list(of[name].differences.values())) for name in IN_WORDS if name in of]
+
+
+def cures_in_short(found: Sequence[SideBySide]) -> Figure:
+    """A method a row, the best first; what it adds to the baseline, with its interval."""
+
+    def draw(part, group):
+        columns = [column for column, _ in _columns(group)]
+        methods = _best_first(columns)
+        axes = panels(part, len(columns), sharey=True)
+        for axis, column in zip(axes, columns, strict=True):
+            for y, method in enumerate(methods):
+                if method in column.differences:
+                    at = mean_interval(column.differences[method])
+                    bar = None if at.n < 2 else [[at.mean - at.low], [at.high - at.mean]]
+                    axis.errorbar(
+                        *(at.mean, y), xerr=bar, fmt="o", color=colour_of(method), capsize=3
+                    )
+            axis.axvline(0, color="0.6", linestyle=":", linewidth=1, zorder=0)
+            if column.reference is not None:
+                axis.axvline(column.reference, color="black", linestyle="--", zorder=0)
+                text = {"ha": "right", "va": "bottom", "fontsize": "small"}
+                axis.text(column.reference, len(methods) - 0.45, f"{JOINT} ", **text)
+            axis.set_title(IN_WORDS[column.measure])
+            axis.set_xlabel(f"{column.title.splitlines()[-1]},\nminus {PLAIN}'s; {column.of}")
+            axis.grid(axis="y", color="0.93", linewidth=0.6)
+            axis.set_axisbelow(True)
+        known = [wrapped(words(OPPONENTS, method), 28) for method in methods]
+        axes[0].set_yticks(range(len(methods)), known)
+        axes[0].set_ylim(len(methods) - 0.4, -0.6)
+
+    shows = f"what each method adds to {PLAIN}, means and 95 % t intervals"
+    return rows(found, "cures_in_short", _height, draw, shows)
+
+
+def _best_first(columns: Sequence[Column]) -> list[str]:
+    """The methods, by their mean in the first column that has them."""
+
+    def rank(method: str) -> tuple[int, float]:
+        i = next(i for i, column in enumerate(columns) if method in column.differences)
+        return i, -mean_interval(columns[i].differences[method]).mean
+
+    return sorted(in_order(OPPONENTS, {m for c in columns for m in c.differences}), key=rank)
+
+
+def _height(group: SideBySide) -> float:
+    return 1.4 + 0.27 * len(_best_first([column for column, _ in _columns(group)]))
