@@ -99,3 +99,9 @@ def test_spectral_norm_brings_every_layer_to_one():
     for layer in layers:
         sigma = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item()
         assert sigma == pytest.approx(1, rel=0.01)
+
+
+def test_images_come_back_from_bytes(digits):
+    from forgetting.networks import to_bytes
+
+    assert torch.equal(to_bytes(scale_images(digits.test_images)), digits.test_images)
