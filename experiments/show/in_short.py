@@ -21,22 +21,23 @@ IN_WORDS = {
 
 
 def with_answer(found: Sequence[Group]) -> list[SideBySide]:
-    """Where one of these was measured with an interval."""
-    groups = with_cures(found)
-    return [group for group in groups if any(len(v) > 1 for c in _columns(group) for v in c[1])]
-
-
-def _columns(group: SideBySide) -> list[tuple[Column, list[list[float]]]]:
-    of = {column.measure: column for column in group.columns}
-    return [(of[name], list(of[name].differences.values())) for name in IN_WORDS if name in of]
+    """Where one of these was measured with an interval: those columns, of the runs they are of."""
+    result = []
+    for group in with_cures(found):
+        of = {column.measure: column for column in group.columns}
+        columns = [of[name] for name in IN_WORDS if name in of]
+        live = LIVE in of
+        runs = [run for run in group.runs if run.study == OPPONENTS or live]
+        if any(len(values) > 1 for column in columns for values in column.differences.values()):
+            result.append(SideBySide(runs, "", columns))
+    return result
 
 
 def cures_in_short(found: Sequence[SideBySide]) -> Figure:
     """A method a row, the best first; what it adds to the baseline, with its interval."""
 
     def draw(part, group):
-        columns = [column for column, _ in _columns(group)]
-        methods = _best_first(columns)
+        columns, methods = group.columns, _best_first(group.columns)
         axes = panels(part, len(columns), sharey=True)
         for axis, column in zip(axes, columns, strict=True):
             for y, method in enumerate(methods):
@@ -74,4 +75,4 @@ def _best_first(columns: Sequence[Column]) -> list[str]:
 
 
 def _height(group: SideBySide) -> float:
-    return 1.4 + 0.27 * len(_best_first([column for column, _ in _columns(group)]))
+    return 1.4 + 0.27 * len(_best_first(group.columns))
