@@ -16,7 +16,7 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY, command
+from conftest import TINY, TINY_GAN, command
 from sacred.observers import FileStorageObserver, RunObserver
 
 from experiments import gan_probe, sequential_tasks
@@ -25,8 +25,6 @@ from experiments.run.entries import Entry, SqlEntry
 from forgetting.sequential import SequentialTasks
 
 WORDS = ["with", *TINY, "method=vanilla"]
-TINY_GAN = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
-TINY_GAN += ["quality_every=4", "quality_images=500", "device=cpu"]
 SERVER = os.environ.get("FORGETTING_MONGODB")
 
 
