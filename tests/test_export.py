@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 
 from experiments.results import _without_paths, export
-from experiments.run.stored import sample_grids
+from experiments.run.stored import sample_grids, stored_runs
+from forgetting.errors import UserError
 
 OLD = Path(__file__).with_name("runs_9afe66d")
 
@@ -71,3 +73,19 @@ def test_published_runs_keep_the_last_grid_alone(gan_runs, tmp_path):
     # The figure shows some of those along the way, where they are.
     shown = [path.name for path in sample_grids(tmp_path / "runs/1")]
     assert shown == [names[0], names[3], names[6], names[10]]
+
+
+def test_published_runs_hold_no_paths_host_or_weights(sequential_runs, tmp_path):
+    assert export([sequential_runs], tmp_path / "a") == 7
+    copies = [run.identity for run in stored_runs(tmp_path / "a")]
+    assert all(run.identity in copies for run in stored_runs(sequential_runs)) and len(copies) == 7
+    for run in stored_runs(tmp_path / "a"):  # their command lines are still such
+        assert all("=" in word or word == "quick" for word in run.asked), run.asked
+    for wrong in (sequential_runs, tmp_path / "missing"):
+        with pytest.raises(UserError):
+            export([wrong], sequential_runs)
+    text = ""
+    for path in (tmp_path / "a").rglob("*"):
+        assert path.suffix in ("", ".json", ".txt", ".csv"), path
+        text += path.read_text() if path.is_file() else ""
+    assert str(sequential_runs) not in text and str(PROJECT) not in text and "hostname" not in text
