@@ -446,40 +446,6 @@ def test_a_schedule_of_replaced_turns_still_counts_them():
     assert streams.of_fakes({"stream.name": "fakes"}) and not streams.of_fakes({})
 
 
-@pytest.mark.parametrize(
-    ("plan", "runs"),
-    [
-        ("recordings", 13),
-        ("recording_of_digits", 1),
-        ("opponents", 300),
-        ("opponents_as_gan", 75),
-        ("opponents_more", 60),
-        ("planted", 300),
-        ("planted_as_gan", 35),
-        ("planted_one_vs_all", 15),
-    ],
-)
-def test_plans_ask_for_what_there_is(plan, runs):
-    from experiments.run.study import studies
-    from experiments.sweeps.plan import key_of, read_plan
-    from forgetting.settings import check_key
-
-    made = {f"{dict(w.split('=', 1) for w in words)['model']}_{seed}"
-            for words in read_plan("recordings")[1]
-            for seed in [dict(w.split("=", 1) for w in words)["seed"]]}  # fmt: skip
-    study, planned = read_plan(plan)
-    assert len(planned) == runs
-    of_study = studies()[study]
-    for words in planned:
-        asked = dict(word.split("=", 1) for word in words)
-        table = of_study.table(asked[of_study.arm])
-        for word in words:
-            check_key(key_of(word), table)
-        # Run k meets recording k with seed k, and those that are shipped were made by a plan.
-        if name := asked.get("stream.recording"):
-            assert name in made and name == f"uncond_{asked['seed']}"
-
-
 def test_what_is_shipped_is_whole_and_small():
     shipped = sorted(recordings.SHIPPED.glob("*.pt"))
     assert sum(path.stat().st_size for path in shipped) < 14e6
