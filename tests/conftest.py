@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import gan_probe, sequential_tasks
 from experiments.run import runner
 from forgetting import data
+from gan import recordings
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["quick", "iterations_per_task=3", "cycles=1", "width=4"]
@@ -71,7 +72,7 @@ def brought_to_the_end(study, *words: str) -> None:
     assert end.value.code == 0
 
 
-# Runs that several files read are of the session: each is made but once.
+# What several files read is of the session: it is made but once.
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +95,24 @@ def gan_runs(tmp_path_factory) -> Path:
     for arguments in (["seed=0"], ["seed=1"], ["model=rotation_only"]):
         brought_to_the_end(gan_probe.STUDY, *TINY_GAN, *arguments, f"results_dir={folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recording_file(digits, tmp_path_factory) -> Path:
+    """The recording of a tiny GAN of digits."""
+    from test_gan import study  # only here: files of tests import this one
+
+    learner = study(digits, model="uncond", steps=8, record_every=2, generator_width=4)
+    for _ in range(8):
+        learner.step()
+    path = tmp_path_factory.mktemp("recordings") / "tiny.pt"
+    recordings.write(learner, {"seed": 3, "generator_width": 4, "model": "uncond"}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def recording(recording_file) -> recordings.Recording:
+    return recordings.read(str(recording_file))
 
 
 @pytest.fixture(scope="session", autouse=True)
