@@ -9,13 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments import gan_probe, sequential_tasks
+from experiments.run import runner
 from forgetting import data
+from gan import recordings
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["quick", "iterations_per_task=3", "cycles=1", "width=4"]
 TINY += ["probe_images=60", "probe_features=16"]
 TINY += ["device=cpu"]  # a GPU does not repeat to the bit
-
+TINY_GAN = ["quick", "steps=4", "width=4", "probe_every=2", "probe_images=60", "probe_features=16"]
+TINY_GAN += ["quality_every=4", "quality_images=500", "device=cpu"]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
 # A shell ignores Ctrl-C for what it starts in the background, and so would every command here.
@@ -59,6 +63,56 @@ def folder(tmp_path, digits):
                 picture = picture.convert("L" if i % 2 else "RGB")
                 picture.save(tmp_path / split / f"digit {c}" / f"{i}.png")
     return tmp_path
+
+
+def brought_to_the_end(study, *words: str) -> None:
+    """Run a study's command in this process."""
+    with pytest.raises(SystemExit) as end:
+        runner.main(study, [f"{study.name}.py", "with", *words])
+    assert end.value.code == 0
+
+
+# What several files read is of the session: it is made but once.
+
+
+@pytest.fixture(scope="session")
+def sequential_runs(tmp_path_factory) -> Path:
+    """Three arms of two seeds with a head a task, and one vanilla run of another width."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = [*TINY, "cycles=2", "head=per_task", f"results_dir={folder}"]
+    for arguments in (
+        *([f"method={m}", f"seed={s}"] for m in ("vanilla", "rotation", "augment") for s in (0, 1)),
+        ["method=vanilla", "width=5"],
+    ):
+        brought_to_the_end(sequential_tasks.STUDY, *small, *arguments)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gan_runs(tmp_path_factory) -> Path:
+    """uncond and ssgan of two seeds each, and the control without a generator."""
+    folder = tmp_path_factory.mktemp("gans")
+    for arguments in (["seed=0"], ["seed=1"], ["model=rotation_only"]):
+        brought_to_the_end(gan_probe.STUDY, *TINY_GAN, *arguments, f"results_dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recording_file(digits, tmp_path_factory) -> Path:
+    """The recording of a tiny GAN of digits."""
+    from test_gan import study  # only here: files of tests import this one
+
+    learner = study(digits, model="uncond", steps=8, record_every=2, generator_width=4)
+    for _ in range(8):
+        learner.step()
+    path = tmp_path_factory.mktemp("recordings") / "tiny.pt"
+    recordings.write(learner, {"seed": 3, "generator_width": 4, "model": "uncond"}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def recording(recording_file) -> recordings.Recording:
+    return recordings.read(str(recording_file))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,14 +1,20 @@
-"""Figures come out whatever a run's names, its damage and the user's matplotlib are."""
+"""Figures come out whatever runs there are, their names, their damage and the user's matplotlib."""
 
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, command
 
+from experiments.run.stored import stored_runs
+from experiments.show import drawings as figures
+from experiments.show import sequential as sequential_figures
 from experiments.show.drawings import draw
+from experiments.show.groups import groups
+from experiments.show.tables import TABLES
 
 OLD = Path(__file__).with_name("runs_9afe66d")
 ARMS = ("vanilla", "rotation")
@@ -129,3 +135,78 @@ def test_a_label_that_is_null_is_named(tmp_path, capsys):
     err = capsys.readouterr().err
     for arm in ARMS:
         assert f"passed over {tmp_path}/runs/{arm}: config.json: dataset.label is None" in err
+
+
+@pytest.fixture
+def found(sequential_runs):
+    return groups(stored_runs(sequential_runs), "sequential_tasks")
+
+
+def test_the_command_draws_from_whatever_is_there(sequential_runs, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(sequential_runs, runs)
+    (runs / "1" / "metrics.json").write_text('{"accuracy/current": {"st')
+    (runs / "foreign").mkdir()
+    (runs / "foreign" / "run.json").write_text('{"status": "COMPLETED"}')
+    record = json.loads((runs / "2" / "run.json").read_text())
+    (runs / "2" / "run.json").write_text(json.dumps({**record, "status": "INTERRUPTED"}))
+    done = command("figures.py", "--runs", "runs", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "passed over runs/1: metrics.json is no whole JSON" in done.stderr
+    assert "passed over runs/foreign" in done.stderr
+    assert "left out, not complete: 1 interrupted" in done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *(f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("pdf", "png")),
+        *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")),
+        "report.html",
+    }
+    assert "Left out, not complete: 1 interrupted" in (tmp_path / "out/report.html").read_text()
+
+
+def test_without_runs_every_figure_says_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = command("figures.py", "--runs", "empty", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("figure1", "figure2", "figure3", "figure4", "summary", "samples"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
+    assert "CIFAR-10,,,cond,,,15.60," in (tmp_path / "out/table1.csv").read_text()
+    assert "CIFAR-10,,,rotation_only,,best,,0.762" in (tmp_path / "out/table3.csv").read_text()
+    assert (tmp_path / "out/table2.csv").read_text().count("gradient penalty 10") == 6
+    figure = sequential_figures.figure3([])
+    assert figure.texts[0].get_text() == "Figure 3, sequential tasks: no completed run"
+    for arguments, line in (
+        (["--only", "figure9"], "error: --only: no figure 'figure9'; there are cures, "),
+        (["--runs", "nowhere"], "error: --runs: there is no folder nowhere"),
+    ):
+        done = command("figures.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith(line)
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_run_that_no_check_foresaw_leaves_the_other_figures(found, tmp_path, capsys):
+    run = found[0].runs[0]
+    metrics = {name: m for name, m in run.metrics.items() if name != "accuracy/current"}
+    files, entry = figures._made("figure3", [replace(run, metrics=metrics)])
+    assert files.keys() == {"figure3.png", "figure3.pdf"} and entry.runs == []
+    assert files["figure3.png"] == entry.picture  # the page says it, too
+    assert "figure3: cannot be made from these runs: KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file,change",
+    [
+        ("run.json", {"result": None}),
+        ("config.json", {"seed": "x"}),
+        ("config.json", {"method": ["x"]}),
+        ("metrics.json", {"probe/final": {"steps": [], "values": [], "timestamps": []}}),
+        ("metrics.json", {"accuracy/current": {"steps": [1], "values": [0.5], "timestamps": []}}),
+    ],
+)
+def test_a_foreign_value_in_a_run_is_not_fatal(file, change, sequential_runs, tmp_path, capsys):
+    shutil.copytree(sequential_runs, tmp_path / "runs")
+    path = tmp_path / "runs/1" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    names = ["figure3", "summary", "measures", "claims"]
+    assert len(figures.draw([tmp_path / "runs"], tmp_path / "out", names)) == 4
+    err = capsys.readouterr().err
+    assert "passed over" in err or "cannot be made from these runs" in err

@@ -1,12 +1,15 @@
-"""What is published of a run tells no path of the machine, and keeps every other text."""
+"""What is published of a run: no path of the machine, every other text, and the last samples."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 
 from experiments.results import _without_paths, export
+from experiments.run.stored import sample_grids, stored_runs
+from forgetting.errors import UserError
 
 OLD = Path(__file__).with_name("runs_9afe66d")
 
@@ -49,3 +52,40 @@ def test_a_label_is_no_path(label, tmp_path):
 )
 def test_a_path_is_cut_to_its_last_part(text, published):
     assert _without_paths({"key": [text]}) == {"key": [published]}
+
+
+def test_published_runs_keep_the_last_grid_alone(gan_runs, tmp_path):
+    shutil.copytree(gan_runs / "1", tmp_path / "runs/1")
+    names = [f"samples-{step:06d}.png" for step in range(0, 11000, 1000)]
+    for old in (tmp_path / "runs/1").glob("samples-*.png"):
+        old.unlink()
+    for name in names:
+        (tmp_path / "runs/1" / name).write_bytes(b"")
+    file = tmp_path / "runs/1/run.json"
+    record = json.loads(file.read_text())
+    rest = [name for name in record["artifacts"] if not name.startswith("samples-")]
+    file.write_text(json.dumps(record | {"artifacts": rest + names}))
+    assert export([tmp_path / "runs"], tmp_path / "out") == 1
+    (run,) = (tmp_path / "out").iterdir()
+    assert sorted(path.name for path in run.glob("samples-*.png")) == names[-1:]
+    published = json.loads((run / "run.json").read_text())["artifacts"]
+    assert published == rest + names[-1:] and all((run / name).exists() for name in published)
+    # The figure shows some of those along the way, where they are.
+    shown = [path.name for path in sample_grids(tmp_path / "runs/1")]
+    assert shown == [names[0], names[3], names[6], names[10]]
+
+
+def test_published_runs_hold_no_paths_host_or_weights(sequential_runs, tmp_path):
+    assert export([sequential_runs], tmp_path / "a") == 7
+    copies = [run.identity for run in stored_runs(tmp_path / "a")]
+    assert all(run.identity in copies for run in stored_runs(sequential_runs)) and len(copies) == 7
+    for run in stored_runs(tmp_path / "a"):  # their command lines are still such
+        assert all("=" in word or word == "quick" for word in run.asked), run.asked
+    for wrong in (sequential_runs, tmp_path / "missing"):
+        with pytest.raises(UserError):
+            export([wrong], sequential_runs)
+    text = ""
+    for path in (tmp_path / "a").rglob("*"):
+        assert path.suffix in ("", ".json", ".txt", ".csv"), path
+        text += path.read_text() if path.is_file() else ""
+    assert str(sequential_runs) not in text and str(PROJECT) not in text and "hostname" not in text

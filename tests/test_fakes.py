@@ -1,46 +1,23 @@
-"""Recordings, and the stream of a discriminator that meets them."""
+"""A discriminator that meets recorded generators: its stream, what it learns, and the commands."""
 
 import contextlib
 import copy
-import io
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from conftest import command
 from test_commands import in_process
-from test_gan import study as gan
 from test_sequential import SETTINGS as SEQUENTIAL
 
 from forgetting import streams
 from forgetting.errors import UserError
 from forgetting.methods import available
 from forgetting.networks import scale_images
-from forgetting.relearning import updates_to_relearn
-from forgetting.seeding import generator
 from forgetting.sequential import SequentialTasks
 from forgetting.streams import Schedule, fakes
-from gan import recordings
-from gan.networks import Generator
 
 GENERATORS = 4
-
-
-@pytest.fixture(scope="module")
-def path(digits, tmp_path_factory):
-    """The recording of a tiny GAN of digits."""
-    learner = gan(digits, model="uncond", steps=8, record_every=2, generator_width=4)
-    for _ in range(8):
-        learner.step()
-    path = tmp_path_factory.mktemp("recordings") / "tiny.pt"
-    recordings.write(learner, {"seed": 3, "generator_width": 4, "model": "uncond"}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def recording(path):
-    return recordings.read(str(path))
 
 
 def opponents(digits, recording, **changes) -> SequentialTasks:
@@ -52,115 +29,6 @@ def opponents(digits, recording, **changes) -> SequentialTasks:
 
 def losses(learner, steps):
     return [{k: v.item() for k, v in learner.step().items()} for _ in range(steps)]
-
-
-# ------------------------------------------------------------------ recordings
-
-
-def test_a_recording_has_the_generators_as_they_were(digits, recording):
-    assert recording.steps == (2, 4, 6, 8) and recording.size == 8
-    assert recording.fingerprint == digits.fingerprint
-    again = gan(digits, model="uncond", steps=8, record_every=2, generator_width=4)
-    train, held_out = recording.pools()
-    assert train.shape == (GENERATORS, 5000, 3, 8, 8) and held_out.shape[1] == 1000
-    for number in range(GENERATORS):
-        again.step(), again.step()
-        exact = recordings._fakes(copy.deepcopy(again.generator), number, 3, 1)
-        kept = torch.cat([train[number], held_out[number]])
-        assert (kept.short() - exact.short()).abs().max() <= 1
-        assert exact.float().std() > 1
-    assert not torch.equal(train[0], train[1])
-
-
-def test_its_pools_are_the_same_for_every_seed_and_arm(digits, recording):
-    arms = [
-        opponents(digits, recording, seed=seed, method=method)
-        for seed, method in ((0, "vanilla"), (1, "rotation+replay"))
-    ]
-    for pool in (lambda of: of.stream.fakes, lambda of: of.held_out.held_out):
-        assert torch.equal(*map(pool, arms))
-    assert torch.equal(*(arm.held_out.real for arm in arms))
-
-
-def test_weights_stay_whole_where_halves_would_show():
-    of_net = {"size": 8, "width": 4, "modulation": "plain", "classes": None}
-    net = Generator(**of_net)
-    exact = net.state_dict()
-    kept, _ = recordings._halved(exact, of_net, 0, 0)
-    assert {v.dtype for v in kept.values()} == {torch.float16, torch.int64}
-    # Offsets that cancel, far beyond what a half resolves.
-    with torch.no_grad():
-        net.linear.bias += 3000.1
-        net.blocks[0].norm1.norm.running_mean += 3000.1
-        net.blocks[0].shortcut.bias -= net.blocks[0].shortcut.weight.sum((1, 2, 3)) * 3000.1
-    kept, images = recordings._halved(net.state_dict(), of_net, 0, 0)
-    assert kept["linear.bias"].dtype == torch.float32
-    assert (images.short() - recordings._fakes(net, 0, 0, 1).short()).abs().max() <= 1
-
-
-def test_colour_alone(digits, recording):
-    train, held_out = recording.pools()
-    both = torch.cat([train, held_out], 1)
-    auc = recordings.colour_auc(digits, both)
-    assert auc.shape == (GENERATORS, GENERATORS)
-    assert np.allclose(auc, recording.colour)
-    # Digits are grey; fakes with a cast are told by it, and digits themselves are not.
-    red = both[:1].clone()
-    red[:, :, 1:] = 0
-    assert recordings.colour_auc(digits, red)[0, 0] > 0.99
-    rows = torch.arange(6000) % len(digits.train_labels)
-    assert 0.4 < recordings.colour_auc(digits, digits.train_images[rows][None])[0, 0] < 0.65
-
-
-def damaged(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def of_version_9(content: bytes) -> bytes:
-    changed = torch.load(io.BytesIO(content), weights_only=True) | {"version": 9}
-    return saved(changed)
-
-
-def with_a_tensor_less(content: bytes) -> bytes:
-    changed = torch.load(io.BytesIO(content), weights_only=True)
-    changed["nets"][1].popitem()
-    return saved(changed)
-
-
-def saved(content) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        (damaged, "is no recording, or damaged"),
-        (with_a_tensor_less, "is no recording, or damaged"),
-        (of_version_9, "is of another version of this program (9, not 1)"),
-        (lambda _: saved({"weights": torch.zeros(3)}), "is no recording, or damaged"),
-        (lambda _: saved([1]), "is no recording, or damaged"),
-        (lambda _: b"", "is no recording, or damaged"),
-    ],
-)
-def test_a_damaged_or_foreign_file_is_one_line(path, tmp_path, change, line):
-    other = tmp_path / "other.pt"
-    other.write_bytes(change(path.read_bytes()))
-    with pytest.raises(UserError, match=r"^stream\.recording: ") as error:
-        recordings.read(str(other))
-    assert line in str(error.value) and "\n" not in str(error.value)
-
-
-def test_other_images_or_another_size_are_one_line(digits, recording):
-    from dataclasses import replace
-
-    recording.require(digits)
-    with pytest.raises(UserError, match=r"tiny is of images of 8 pixels.*set dataset.size=8"):
-        images = digits.train_images.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        recording.require(replace(digits, train_images=images))
-    with pytest.raises(UserError, match="tiny is of other images"):
-        recording.require(replace(digits, fingerprint="another"))
 
 
 # ------------------------------------------------------------------ the stream
@@ -301,74 +169,6 @@ def test_an_unlimited_reservoir_draws_old_fakes_by_how_many_were_met(digits, rec
     assert torch.allclose(shares, torch.tensor([0.25, 0.5, 0, 0.25]), atol=0.05)
 
 
-# ------------------------------------------------------------------ relearning
-
-
-class Learns:
-    """Its area under the ROC curve after so many updates."""
-
-    player, batch_size, device = "discriminator", 8, torch.device("cpu")
-
-    def __init__(self, curve):
-        self.curve, self.updates = curve, 0
-
-    def train(self):
-        pass
-
-    def draw(self, player, n, step):
-        return {}
-
-    def update(self, batch, drawn):
-        self.updates += 1
-
-
-@pytest.mark.parametrize(
-    ("curve", "expected"),
-    [
-        (lambda n: 0.95, 0.0),
-        (lambda n: 0.5 + n / 100, 40.0),
-        (lambda n: 0.5 + n / 250, 100.0),
-        (lambda n: 0.8 if n < 30 else 1.0, 25.0),  # between the looks at 20 and 30
-        (lambda n: 0.5, 120.0),
-    ],
-)
-def test_updates_to_relearn_by_hand(monkeypatch, digits, recording, curve, expected):
-    learner = opponents(digits, recording).learner
-    monkeypatch.setattr(learner, "bare", lambda net: Learns(curve))
-    got = updates_to_relearn(
-        learner,
-        iter(range(1000)),
-        lambda again: curve(again.updates),
-        120,
-    )
-    assert got == pytest.approx(expected)
-
-
-def test_relearning_is_of_a_copy_and_without_methods(digits, recording):
-    learner = opponents(digits, recording, method="rotation")
-    before = copy.deepcopy(learner.net.state_dict())
-    batches = learner.stream.of_task(1, generator(0, "again"))
-    seen = []
-
-    def auc(again):
-        assert not again.methods and again.net is not learner.net
-        seen.append(learner.held_out.auc(partial(learner._read, learner=again), 1))
-        return seen[-1]
-
-    learner.learner.lr = 1e-2
-    updates_to_relearn(learner.learner, batches, auc, 60)
-    assert seen[-1] > seen[0]
-    assert all(torch.equal(v, before[k]) for k, v in learner.net.state_dict().items())
-
-
-def test_what_a_twin_relearns_is_what_it_never_met(digits, recording):
-    for omit, names in (([], {0, 1, 2}), ([2, 4], {1, 3})):
-        learner = opponents(digits, recording, omit=omit, iterations_per_task=2)
-        losses(learner, learner.total_steps)
-        found = {k for k in learner.evaluate() if k.startswith("relearning/")}
-        assert found == {f"relearning/task_{j}" for j in names}
-
-
 # ------------------------------------------------------------------ the commands
 
 
@@ -444,48 +244,3 @@ def test_a_schedule_of_replaced_turns_still_counts_them():
     assert schedule.steps == 40
     assert [schedule.task(step) for step in range(0, 40, 5)] == [0, 0, 2, 3] * 2
     assert streams.of_fakes({"stream.name": "fakes"}) and not streams.of_fakes({})
-
-
-@pytest.mark.parametrize(
-    ("plan", "runs"),
-    [
-        ("recordings", 13),
-        ("recording_of_digits", 1),
-        ("opponents", 300),
-        ("opponents_as_gan", 75),
-        ("opponents_more", 60),
-        ("planted", 300),
-        ("planted_as_gan", 35),
-        ("planted_one_vs_all", 15),
-    ],
-)
-def test_plans_ask_for_what_there_is(plan, runs):
-    from experiments.run.study import studies
-    from experiments.sweeps.plan import key_of, read_plan
-    from forgetting.settings import check_key
-
-    made = {f"{dict(w.split('=', 1) for w in words)['model']}_{seed}"
-            for words in read_plan("recordings")[1]
-            for seed in [dict(w.split("=", 1) for w in words)["seed"]]}  # fmt: skip
-    study, planned = read_plan(plan)
-    assert len(planned) == runs
-    of_study = studies()[study]
-    for words in planned:
-        asked = dict(word.split("=", 1) for word in words)
-        table = of_study.table(asked[of_study.arm])
-        for word in words:
-            check_key(key_of(word), table)
-        # Run k meets recording k with seed k, and those that are shipped were made by a plan.
-        if name := asked.get("stream.recording"):
-            assert name in made and name == f"uncond_{asked['seed']}"
-
-
-def test_what_is_shipped_is_whole_and_small():
-    shipped = sorted(recordings.SHIPPED.glob("*.pt"))
-    assert sum(path.stat().st_size for path in shipped) < 14e6
-    for path in shipped:
-        recording = recordings.read(path.stem)
-        assert len(recording.nets) == 8 == len(recording.colour)
-        model, _, seed = path.stem.partition("_")
-        of = recording.settings
-        assert path.stem == "digits" or (of["model"], str(of["seed"])) == (model, seed)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_fakes import losses, opponents, path, recording  # noqa: F401
+from test_fakes import losses, opponents
 from test_gan import study as gan
 
 from experiments.gan_probe import STUDY as GAN
@@ -217,7 +217,7 @@ def test_ssgan_la_by_hand(make):
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_without_weight_it_is_the_baseline_to_the_bit(digits, recording, name):  # noqa: F811
+def test_without_weight_it_is_the_baseline_to_the_bit(digits, recording, name):
     plain = opponents(digits, recording, seed=1)
     own = {f"{name}.weight": 0.0}
     weightless = opponents(digits, recording, seed=1, method=name, method_settings=own)
@@ -229,7 +229,7 @@ def test_without_weight_it_is_the_baseline_to_the_bit(digits, recording, name): 
     assert not torch.equal(weights(weighty.net), weights(plain.net))
 
 
-def test_what_replaces_the_objective_gives_the_score(digits, recording):  # noqa: F811
+def test_what_replaces_the_objective_gives_the_score(digits, recording):
     of = opponents(digits, recording, method="ssgan_la")
     assert all(step.keys() == {"loss/ssgan_la"} for step in losses(of, 3))
     images = of.held_out.images(whole=False)
@@ -243,7 +243,7 @@ def test_what_replaces_the_objective_gives_the_score(digits, recording):  # noqa
     assert (of._read(images)[0] == read).all()
 
 
-def test_relearning_keeps_what_stands_in_and_changes_nothing(digits, recording):  # noqa: F811
+def test_relearning_keeps_what_stands_in_and_changes_nothing(digits, recording):
     of = opponents(digits, recording, method="ssgan_la")
     losses(of, 3)
     method = of.learner.methods["ssgan_la"]

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_fakes import opponents, path, recording  # noqa: F401
+from test_fakes import opponents
 from test_gan import study as gan
 from test_sequential import study as sequential
 
@@ -90,7 +90,7 @@ def test_a_class_that_is_a_task_has_its_recall(digits):
     assert len(set(recalls)) > 3
 
 
-def test_it_is_planted_before_recorded_opponents_too(digits, recording):  # noqa: F811
+def test_it_is_planted_before_recorded_opponents_too(digits, recording):
     planted = opponents(digits, recording, plant_updates=3)
     assert not torch.equal(weights(planted), weights(opponents(digits, recording)))
 

@@ -1,0 +1,95 @@
+"""When a claim is confirmed, spoken against, undecided or equivalent, and claims as a family."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from conftest import with_settings
+
+from experiments.run.stored import stored_runs
+from experiments.show.compare import Judged, by_learner, negative
+from experiments.show.groups import groups
+from experiments.show.intervals import Interval, holm, paired_interval
+from experiments.show.own_tables import claims
+from experiments.sweeps.claims import Claim, Term
+
+PAIR = (Term(1, "a", {}), Term(-1, "b", {}))
+
+
+@pytest.fixture
+def found(sequential_runs):
+    return groups(stored_runs(sequential_runs), "sequential_tasks")
+
+
+def test_claims_are_corrected_as_a_family(found):
+    table = claims(found[0].runs)
+    differences = [
+        paired_interval(
+            *(by_learner(found[0].of_arm(arm), "cycle_gain") for arm in ("rotation", other))
+        )
+        for other in ("vanilla", "augment")
+    ]
+    expected = holm([difference.p for difference in differences])
+    assert table["p, Holm"].tolist() == [f"{p:.3f}" for p in expected]
+    for text, difference in zip(table["difference"], differences, strict=True):
+        assert text.startswith(f"{difference.mean:+.3f} [")
+    # Runs of the other precision are looked at in a family of their own.
+    other = {"fp32": "bf16", "bf16": "fp32"}
+    precision = other[found[0].runs[0].config["precision"]]
+    twins = [with_settings(run, precision=precision) for run in found[0].runs]
+    assert claims([*found[0].runs, *twins])["p, Holm"].tolist() == 2 * table["p, Holm"].tolist()
+    # Seeds that do not differ at all are undecided, and one claim of the family all the same.
+    of_vanilla = {run.seed: run.result["cycle_gain"] for run in found[0].of_arm("vanilla")}
+    even = [
+        replace(run, result={**run.result, "cycle_gain": of_vanilla[run.seed]})
+        if run.arm == "augment"
+        else run
+        for run in found[0].runs
+    ]
+    same = [replace(run, arm="rotation") for run in even if run.arm == "augment"]
+    rest = [run for run in even if run.arm != "rotation"]
+    table = claims([*rest, *same])
+    assert table["p, Holm"].tolist() == ["1.000"] * 2
+    assert table["verdict"].tolist() == ["undecided"] * 2
+
+
+@pytest.mark.parametrize(
+    "expected,low,p,verdict",
+    [
+        ("above", 0.05, 0.002, "confirmed"),
+        ("below", 0.05, 0.002, "confirmed"),  # the difference is above zero where the words hold
+        ("not above", 0.05, 0.002, "against"),
+        ("above", 0.05, 0.06, "undecided"),
+        ("above", -0.01, 0.002, "undecided"),
+        ("above", 0.05, math.nan, "undecided"),
+    ],
+)
+def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict):
+    claim = Claim("words", "recovery", expected, PAIR, "sequential_tasks", "family", {})
+    interval = Interval(0.1, low, 0.15, 5, 0.001)
+    assert Judged(None, claim, None, interval, p).verdict == verdict
+    against = {"confirmed": "against", "against": "confirmed"}.get(verdict, verdict)
+    if low > 0:
+        assert Judged(None, claim, None, negative(interval), p).verdict == against
+
+
+@pytest.mark.parametrize(
+    "low,high,p,smallest,verdict",
+    [
+        (-0.02, 0.02, 0.5, 0.02, "equivalent"),
+        (-0.02, 0.021, 0.5, 0.02, "undecided"),
+        (-0.021, 0.02, 0.5, 0.02, "undecided"),
+        (-0.01, 0.01, 0.5, None, "undecided"),
+        (0.001, 0.01, 0.06, 0.02, "equivalent"),
+        (0.001, 0.01, 0.01, 0.02, "confirmed"),  # small, and yet decided
+        (math.nan, math.nan, math.nan, 0.02, "undecided"),
+    ],
+)
+def test_an_undecided_claim_without_room_for_an_effect_of_interest_is_equivalent(
+    low, high, p, smallest, verdict
+):
+    claim = Claim("words", "recovery", "above", PAIR, "sequential_tasks", "f", {}, smallest)
+    interval = Interval((low + high) / 2, low, high, 5, p)
+    assert Judged(None, claim, None, interval, p).verdict == verdict
+    if verdict != "confirmed":
+        assert Judged(None, claim, None, negative(interval), p).verdict == verdict
