@@ -22,10 +22,14 @@ def shipped():
 
 def test_the_shipped_runs_say_what_the_readme_says(shipped):
     on = "CIFAR-10 (JPEG q75), preset cpu"
-    sequential, gan = sentences(shipped)
+    sequential, opponents, gan = sentences(shipped)
     assert sequential == (
         f"Sequential tasks, {on}: rotation minus vanilla in 'last cycle minus first' is "
         "+0.012 [+0.005, +0.018] (5 seeds)."
+    )
+    assert opponents == (
+        f"Recorded opponents, {on}: rotation minus vanilla in 'AUC on past generators' is "
+        "+0.097 [+0.066, +0.128] (10 recordings)."
     )
     assert gan == (
         f"GAN probe, {on}: ssgan minus uncond in 'linear probe at the end' is "

@@ -14,6 +14,7 @@ from forgetting.measures import Logged, Measure, of_run
 # Three tasks. R[i, j]: accuracy on task j after training on task i.
 R = np.array([[0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.9, 0.7]])
 UNTRAINED = np.array([0.5, 0.4, 0.3])
+LATER = ("probe_gain", "representation_forgetting")  # than some shipped runs
 
 
 def test_measures_of_the_literature_by_hand():
@@ -168,9 +169,11 @@ def test_the_shipped_runs_results_are_made_again_to_the_bit():
                 rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         got = of_run(Logged(metrics, json.loads((path / "config.json").read_text()), rows))
         stored = record["result"]
-        assert got.keys() - {"probe_gain"} == stored.keys(), path
+        # Measures that came later, and a result that is read off pixels and no metric.
+        later = {name for name in got.keys() - stored.keys() if name.startswith(LATER)}
+        assert got.keys() - later == stored.keys() - {"probe_pixels"}, path
         commit = record["experiment"]["repositories"][0]["commit"][:10]
-        changed |= {(name, commit) for name, value in stored.items() if got[name] != value}
+        changed |= {(name, commit) for name in got.keys() - later if got[name] != stored[name]}
     # That commit took the best over the last discriminator, too; of all others no bit differs.
     assert changed == {(f"past_fakes_{n}_forgetting", "de8d787b87") for n in ("accuracy", "auc")}
     assert len(reference) >= 60 - 2

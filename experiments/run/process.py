@@ -10,12 +10,10 @@ import torch
 from experiments.run.beside import cores
 
 # Multiply-adds of a net's widest 3x3 convolution, at the images' size and of a whole batch, that a
-# CPU thread must have to be worth it. Measured on two cores, with 3.8e7 of them (the classifier of
-# the preset `quick`, 7 ms an iteration): two threads take 10 % off an idle machine's time, and make
-# it 2.5 times as long beside one busy process, since each of a step's hundreds of operations waits
-# for the slower one. Reckoned: about 4 ms of an iteration are PyTorch's calls, which no thread
-# shortens; of the preset `cpu`'s 20 to 30 ms (1.5e8) a second thread can take a third.
-# `bench.py --only threads` measures where it begins to pay.
+# CPU thread must have to be worth it. `bench.py --only threads` measured on two idle cores: with
+# 3.8e7 of them (the preset `quick`) a second thread takes 15 % off an iteration's time, with 1.5e8
+# (`cpu`) 28 to 35 %, with more up to 44 %. It is dear where another process is busy: each of a
+# step's hundreds of operations waits for the slower thread, and it takes 4 to 24 times as long.
 WORK_OF_A_THREAD = 5e7
 
 _usual = torch.get_num_threads()  # PyTorch's own choice, or OMP_NUM_THREADS
