@@ -122,16 +122,8 @@ def _with_most_arms(groups: Sequence[Group], source: Source) -> Group | None:
     the others are in the table `differences`."""
 
     def arms(group: Group) -> list[int]:
-        return [
-            len(
-                {
-                    run.arm
-                    for run in group.runs
-                    if {measure, *_names(group, measure)} & {*run.result}
-                }
-            )
-            for measure in source.columns
-        ]
+        names = [{measure, *_names(group, measure)} for measure in source.columns]
+        return [len({run.arm for run in group.runs if of & {*run.result}}) for of in names]
 
     of = [g for g in groups if g.runs[0].study == source.study and all(map(source.wanted, g.runs))]
     return max(of, key=arms, default=None)
