@@ -257,7 +257,7 @@ def write_recording(study, folder) -> str:
 
 @ex.command(unobserved=True)
 def round_robin():
-    """Score it on past generators of all runs of its seed: round_robin with resume=ID."""
+    """Score a discriminator on past fakes of all runs of its seed: round_robin with resume=ID."""
 
 
 def score_round_robin(study, folder) -> str:

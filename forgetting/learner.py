@@ -129,9 +129,10 @@ def _is_plain(value: Any) -> bool:
     tensor with a graph is of the update at hand alone."""
     if isinstance(value, torch.Tensor):
         return type(value) is torch.Tensor and value.grad_fn is None
-    if isinstance(value, list | tuple | set):
+    # Not what is derived of these: a checkpoint that held a defaultdict could not be read.
+    if type(value) in (list, tuple, set):
         return all(_is_plain(part) for part in value)
-    if isinstance(value, dict):
+    if type(value) is dict:
         return all(_is_plain(part) for pair in value.items() for part in pair)
     return value is None or type(value) in (bool, int, float, str)
 

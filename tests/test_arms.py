@@ -16,6 +16,7 @@ from torture import metrics
 
 from experiments import gan_probe, sequential_tasks
 from experiments.run import runner
+from experiments.run.observer import RunFolder
 from experiments.run.stored import read_record, stored_runs
 
 SEQUENTIAL, GAN = "sequential_tasks.py", "gan_probe.py"
@@ -236,6 +237,11 @@ def test_a_mistake_in_an_update_names_its_place_and_stores_nothing(text, line, f
     done = run(SEQUENTIAL, "method=./my_idea.py")
     assert done.returncode == 1 and line in done.stderr and done.stderr.count("\n") == 1
     assert not list((folder / "runs").iterdir())
+
+
+def test_what_fails_before_it_has_a_folder_takes_none_back(tmp_path):
+    RunFolder(tmp_path).remove()
+    assert tmp_path.is_dir()
 
 
 def test_a_mistake_that_shows_later_leaves_the_run_failed(folder, run):

@@ -59,7 +59,7 @@ from forgetting.learner import Method
 
 class Counting(Method):
     def setup(self, learner):
-        self.count, self.seen, self.queue = 0, {"labels": []}, collections.deque()
+        self.count, self.seen, self.queue = 0, {"labels": []}, collections.defaultdict(list)
 
     def loss(self, learner, batch, out, drawn):
         self.count += 1
@@ -74,7 +74,7 @@ def test_attributes_that_are_plain_values_are_kept_and_others_said_not_to_be(
     (tmp_path / "counting.py").write_text(PLAIN)
     through = make(sequential, digits, tmp_path / "counting.py")
     said = capsys.readouterr().out
-    assert "warning: counting: its queue, a deque, is no part of a checkpoint" in said
+    assert "warning: counting: its queue, a defaultdict, is no part of a checkpoint" in said
     assert said.count("warning") == 1
     losses(through, 3)
     file = io.BytesIO()

@@ -41,8 +41,8 @@ class RunFolder(FileStorageObserver):
         return max(super()._maximum_existing_run_id(), self.taken)
 
     def remove(self) -> None:
-        """Take back a run that failed before it had learnt anything."""
-        if self.failure is None:  # else its message names the folder
+        """Take back a run that failed before it had learnt anything, where it has a folder yet."""
+        if self.dir and self.failure is None:  # else its message names the folder
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def _make_run_dir(self, _id):

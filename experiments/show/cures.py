@@ -172,11 +172,7 @@ def cures(found: Sequence[SideBySide]) -> Figure:
 
     def draw(part, group):
         methods = _methods(group)
-        costs = {
-            "a step's time,\ntimes the baseline's": _costs(methods, TIME),
-            "peak memory,\ntimes the baseline's": _costs(methods, PEAK_MEMORY),
-        }
-        costs = {title: of for title, of in costs.items() if of}
+        costs = _all_costs(methods)
         axes = panels(part, len(group.columns) + len(costs), PER_LINE, sharey=True)
         for axis, column in zip(axes, group.columns, strict=False):
             _draw_column(axis, column, methods)
@@ -210,20 +206,29 @@ def _methods(group: SideBySide) -> list[str]:
 def _height(group: SideBySide) -> float:
     names = [wrapped(method, 24) for method in _methods(group)]
     high = AROUND + ROW * sum(1 + name.count("\n") / 2 for name in names)
-    return 0.4 + high * lines(len(group.columns) + 2, PER_LINE)
+    return 0.4 + high * lines(len(group.columns) + len(_all_costs(_methods(group))), PER_LINE)
 
 
 def _draw_column(axis, column: Column, methods: Sequence[str]) -> None:
     for method, values in column.differences.items():
         interval, y, colour = mean_interval(values), methods.index(method), colour_of(method)
         axis.plot(values, [y + 0.27] * len(values), ".", color=colour, alpha=0.5, markersize=3)
-        error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
-        axis.errorbar(interval.mean, y, xerr=error, fmt="o", color=colour, markersize=4, capsize=2)
+        look = {"fmt": "o", "color": colour, "markersize": 4, "capsize": 2}
+        axis.errorbar(interval.mean, y, xerr=interval.error, **look)
     axis.axvline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     if column.reference is not None:
         axis.axvline(column.reference, color="black", linestyle="--", linewidth=0.9, zorder=0)
         at_top = axis.get_xaxis_transform()
         axis.text(column.reference, 1.01, JOINT, transform=at_top, ha="center", fontsize="xx-small")
+
+
+def _all_costs(methods: Sequence[str]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Title -> what a method costs, as `_costs` has it; none of what was not measured."""
+    found = {
+        "a step's time,\ntimes the baseline's": _costs(methods, TIME),
+        "peak memory,\ntimes the baseline's": _costs(methods, PEAK_MEMORY),
+    }
+    return {title: of for title, of in found.items() if of}
 
 
 def _costs(methods: Sequence[str], what: str) -> dict[str, tuple[float, float, float]]:

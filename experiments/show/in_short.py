@@ -43,10 +43,8 @@ def cures_in_short(found: Sequence[SideBySide]) -> Figure:
             for y, method in enumerate(methods):
                 if method in column.differences:
                     at = mean_interval(column.differences[method])
-                    bar = None if at.n < 2 else [[at.mean - at.low], [at.high - at.mean]]
-                    axis.errorbar(
-                        *(at.mean, y), xerr=bar, fmt="o", color=colour_of(method), capsize=3
-                    )
+                    colour = colour_of(method)
+                    axis.errorbar(at.mean, y, xerr=at.error, fmt="o", color=colour, capsize=3)
             axis.axvline(0, color="0.6", linestyle=":", linewidth=1, zorder=0)
             if column.reference is not None:
                 axis.axvline(column.reference, color="black", linestyle="--", zorder=0)

@@ -28,6 +28,12 @@ class Interval(NamedTuple):
         """True also where one unit leaves the interval unknown."""
         return not (self.low > 0 or self.high < 0)
 
+    @property
+    def error(self) -> list[list[float]] | None:
+        """How far it reaches below and above the mean, as matplotlib's `errorbar` takes it; None of
+        one unit."""
+        return None if self.n < 2 else [[self.mean - self.low], [self.high - self.mean]]
+
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % confidence interval by Student's t, for values (n,) of independent units."""

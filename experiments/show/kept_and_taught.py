@@ -90,8 +90,8 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
             axis.errorbar(
                 x.mean,
                 y.mean,
-                xerr=None if x.n < 2 else [[x.mean - x.low], [x.high - x.mean]],
-                yerr=None if y.n < 2 else [[y.mean - y.low], [y.high - y.mean]],
+                xerr=x.error,
+                yerr=y.error,
                 fmt="o",
                 color=colour,
                 markerfacecolor=colour if switch == "abrupt" else "white",

@@ -35,13 +35,8 @@ def remembers_live(found: Sequence[SideBySide]) -> Figure:
         for axis, (recorded, live, methods) in zip(panels(part, len(pairs)), pairs, strict=True):
             for method in methods:
                 x, y = (mean_interval(of.differences[method]) for of in (recorded, live))
-                bars = {
-                    f"{name}err": [[at.mean - at.low], [at.high - at.mean]]
-                    for name, at in (("x", x), ("y", y))
-                    if at.n > 1
-                }
-                colour = colour_of(method)
-                axis.errorbar(x.mean, y.mean, fmt="o", markersize=4, color=colour, **bars)
+                look = {"fmt": "o", "markersize": 4, "color": colour_of(method)}
+                axis.errorbar(x.mean, y.mean, xerr=x.error, yerr=y.error, **look)
                 axis.annotate(
                     *(method, (x.mean, y.mean)),
                     xytext=(3, 3),
@@ -50,6 +45,7 @@ def remembers_live(found: Sequence[SideBySide]) -> Figure:
                 )
             for line in (axis.axvline, axis.axhline):
                 line(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
+            axis.locator_params(nbins=4)
             axis.set_xlabel(f"{recorded.title}\nminus {PLAIN}'s, {recorded.of}", fontsize="x-small")
             axis.set_ylabel(f"{live.title}\nminus {PLAIN}'s, {live.of}", fontsize="x-small")
 

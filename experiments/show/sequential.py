@@ -213,9 +213,8 @@ def draw_measure(axis, group: Group, measure: str) -> None:
             continue
         interval = mean_interval(values)
         axis.plot([x] * len(values), values, ".", color="0.7", markersize=3, zorder=1)
-        error = None if interval.n < 2 else [[interval.mean - interval.low]] * 2
-        colour = colour_of(arm)
-        axis.errorbar(x, interval.mean, error, fmt="o", color=colour, markersize=4, capsize=2)
+        colour, bar = colour_of(arm), interval.error
+        axis.errorbar(x, interval.mean, bar, fmt="o", color=colour, markersize=4, capsize=2)
     axis.set_xticks(range(len(arms)), [wrapped(arm, 20) for arm in arms], rotation=90)
     axis.set_xlim(-0.6, len(arms) - 0.4)
     axis.tick_params(labelsize="x-small")
