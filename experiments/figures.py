@@ -8,6 +8,7 @@ Of all of them it ends with the page's place and what the latest runs found, in 
 import contextlib
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from forgetting.errors import UserError
 
 def main() -> None:
     try:
+        from experiments.run.beside import cores
         from experiments.run.stored import stored_runs
         from experiments.show.drawings import NAMES, draw
         from experiments.show.findings import sentences
@@ -48,7 +50,8 @@ def main() -> None:
             if not Path(folder).is_dir():
                 raise UserError(f"--runs: there is no folder {folder}")
         folders = options.runs or [results / "runs", results / "reference"]
-        for path in draw(folders, out, only, None if only else page, options.live):
+        whole = None if only else page
+        for path in draw(folders, out, only, whole, options.live, cores()):
             print(os.path.relpath(path))
         if not only:
             with contextlib.redirect_stderr(io.StringIO()):  # drawing has said what it passes over
@@ -58,6 +61,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

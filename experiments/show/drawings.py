@@ -16,13 +16,15 @@ from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.run.unfinished import unfinished_runs
 from experiments.show import grids
+from experiments.show.forked import each
 from experiments.show.groups import groups
 from experiments.show.memory import twins_of, with_memory
-from experiments.show.page import parts
+from experiments.show.page import parts, sides
+from experiments.show.page import sections as sections_of
 from experiments.show.pictures import FIGURES
 from experiments.show.planted import with_kept
 from experiments.show.plotting import completed, empty, style, which
-from experiments.show.report import Entry, report
+from experiments.show.report import Entry, Section, report
 from experiments.show.tables import TABLES
 from experiments.show.texts import latex, markdown
 from forgetting.errors import UserError
@@ -38,11 +40,13 @@ def draw(
     only: Sequence[str] = (),
     page: str | Path | None = None,
     live: bool = False,
+    processes: int = 1,
 ) -> list[Path]:
     """Write figures (PNG, PDF) and tables (CSV, Markdown, LaTeX) into `out`, and the report to
     `page` where one is named; the paths of what is there to look at.
 
     live: runs that are not complete, too, in figures of curves and samples; in no table.
+    processes: so many draw at once.
     """
     style()
     runs, left_out = runs_and_rest(*folders)
@@ -55,30 +59,38 @@ def draw(
         )
     under_way = _under_way(folders, runs) if live else []
     out = Path(out)
-    written, entries = [], {}
-    _boxes.clear()
+    written, sections = [], {}
+    boxes: set[str] = set()
+    apart = [sides([*under_way, *those]) for those in (without_grids, runs)] if page else []
 
-    def of(name: str) -> list[StoredRun]:
-        return [*under_way, *(runs if name in OF_GRIDS else without_grids)]
+    def make(name: str) -> tuple[Mapping[str, bytes], dict[str, Section], set[str]]:
+        _boxes.clear()
+        files, entry = _made(name, [*under_way, *(runs if name in OF_GRIDS else without_grids)])
+        at = {}
+        if page and (name in TABLES or FIGURES[name].on_the_page):
+            own, shipped = apart[name in OF_GRIDS]
+            at = sections_of(name, entry, own, shipped, lambda of: _made(name, of, ["png"])[1])
+        return files, at, _boxes
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in only or NAMES:
-            files, entries[name] = _made(name, of(name))
+        names = only or NAMES
+        for name, (files, at, lacking) in zip(names, each(make, names, processes), strict=True):
             for file, content in files.items():
                 write_atomically(out / file, content)
             written.append(out / f"{name}.{'png' if name in FIGURES else 'md'}")
+            sections[name] = at
+            boxes |= lacking
         if page:
-            shown = {n: e for n, e in entries.items() if n in TABLES or FIGURES[n].on_the_page}
-            arranged = parts(shown, of, lambda name, runs: _made(name, runs, ["png"])[1])
+            arranged = parts(sections, apart[0][0])
             write_atomically(page, _bytes(report(arranged, left_out, len(under_way))))
             written.append(Path(page))
     except OSError as error:
         where = error.filename or out
         raise UserError(f"--out: cannot write to {where}: {error.strerror}") from None
-    if _boxes:
+    if boxes:
         print(
-            f"drawn as boxes, since the figures' font lacks them: {' '.join(sorted(_boxes))}",
+            f"drawn as boxes, since the figures' font lacks them: {' '.join(sorted(boxes))}",
             file=sys.stderr,
         )
     return written
@@ -127,7 +139,7 @@ def _figure(
     return {f"{name}.{suffix}": content for suffix, content in pictures.items()}, entry
 
 
-_boxes: set[str] = set()  # letters that the font lacks, in what was drawn
+_boxes: set[str] = set()  # letters that the font lacks, in what is being drawn
 
 
 def _render(figure: Figure, suffixes: Sequence[str]) -> dict[str, bytes]:
@@ -145,6 +157,7 @@ def _render(figure: Figure, suffixes: Sequence[str]) -> dict[str, bytes]:
                 dpi=min(200, 40000 / figure.get_figheight()),  # what a PNG can be high
             )
             pictures[suffix] = file.getvalue()
+            figure.set_layout_engine("none")  # one layout for all: it takes as long as to draw
     plt.close(figure)
     for warning in caught:
         if lacks := re.match(r"Glyph (\d+) ", str(warning.message)):

@@ -10,45 +10,56 @@ from experiments.run.study import studies
 from experiments.show.findings import sentences
 from experiments.show.groups import groups
 from experiments.show.memory import that_tell_of
-from experiments.show.report import Entry, Part
+from experiments.show.report import Entry, Part, Section, section
 
 SHIPPED = PROJECT.resolve() / "results/reference"
 ANSWER = ("claims", "cures", "planted")
 PAPERS = ("figure", "table")  # with which names of the paper's begin
 
 
-def parts(
-    entries: Mapping[str, Entry],
-    runs_for: Callable[[str], Sequence[StoredRun]],
-    make: Callable[[str, Sequence[StoredRun]], Entry],
-) -> list[Part]:
-    """Of all entries, made of runs_for(name), in order. Those that show own runs and shipped ones
-    are made again of either."""
-    own, shipped = {}, {}
-    for name, entry in entries.items():
-        if name in ANSWER or entry.shows_nothing:
-            continue
-        mine, others = sides(runs_for(name))
-        if mine and others:
-            of_own = make(name, mine)
-            if of_own.shows_nothing:
-                shipped[name] = entry
-            else:
-                own[name], shipped[name] = of_own, make(name, others)
-        else:
-            (own if mine else shipped)[name] = entry
-    shipped = {name: entry for name, entry in shipped.items() if not entry.shows_nothing}
-    answer = [entries[n] for n in ANSWER if n in entries and not entries[n].shows_nothing]
-    papers = [entry for name, entry in shipped.items() if name.startswith(PAPERS)]
-    others = [entry for name, entry in shipped.items() if not name.startswith(PAPERS)]
-    missing = [entry for entry in entries.values() if entry.shows_nothing]
-    found = sentences([run for run in sides(runs_for("claims"))[0] if run.completed]) if own else []
+def sections(
+    name: str,
+    entry: Entry,
+    own: Sequence[StoredRun],
+    shipped: Sequence[StoredRun],
+    make: Callable[[Sequence[StoredRun]], Entry],
+) -> dict[str, Section]:
+    """Place on the page -> what stands there of an entry that was made of all runs. What shows own
+    runs and shipped ones is made again of either."""
+    if entry.shows_nothing:
+        return {"missing": section(entry)}
+    if name in ANSWER:
+        return {"answer": section(entry)}
+    if not (own and shipped):
+        return {"own" if own else "shipped": section(entry)}
+    of_own, of_shipped = make(own), make(shipped)
+    if of_own.shows_nothing:
+        return {"shipped": section(entry)}
+    apart = {"own": of_own, "shipped": of_shipped}
+    return {place: section(of) for place, of in apart.items() if not of.shows_nothing}
+
+
+def parts(found: Mapping[str, Mapping[str, Section]], own: Sequence[StoredRun]) -> list[Part]:
+    """The page's, of all that `sections` gave by name, in order; own: the user's own runs."""
+
+    def of(place: str, wanted: Callable[[str], bool] = lambda name: True) -> list[Section]:
+        return [at[place] for name, at in found.items() if place in at and wanted(name)]
+
+    answer = [found[name]["answer"] for name in ANSWER if "answer" in found.get(name, ())]
+    lines = sentences([run for run in own if run.completed]) if of("own") else []
     return [
         Part("What the claims came to", answer),
-        Part("Your own runs", list(own.values()), found),
-        Part("The paper's figures and tables, of the shipped runs", papers),
-        Part("Other figures and tables of the shipped runs", others, folded=True),
-        Part("Nothing to show yet", missing, folded=True),
+        Part("Your own runs", of("own"), lines),
+        Part(
+            "The paper's figures and tables, of the shipped runs",
+            of("shipped", lambda name: name.startswith(PAPERS)),
+        ),
+        Part(
+            "Other figures and tables of the shipped runs",
+            of("shipped", lambda name: not name.startswith(PAPERS)),
+            folded=True,
+        ),
+        Part("Nothing to show yet", of("missing"), folded=True),
     ]
 
 

@@ -57,11 +57,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Entries under a heading, after lines of text; folded: out of sight until it is opened."""
+class Section:
+    """An entry as the page shows it; folders: of the runs that it is of."""
 
     title: str
-    entries: Sequence[Entry]
+    html: str
+    folders: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections under a heading, after lines of text; folded: out of sight until it is opened."""
+
+    title: str
+    sections: Sequence[Section]
     lines: Sequence[str] = ()
     folded: bool = False
 
@@ -75,8 +84,8 @@ def report(parts: Sequence[Part], left_out: Mapping[str, int], dashed: int = 0) 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items())) or "none"
     if dashed:
         counts += f"; {dashed} of them drawn dashed, and in no table"
-    parts = [part for part in parts if part.entries or part.lines]
-    shown = {run.folder for part in parts for entry in part.entries for run in entry.runs}
+    parts = [part for part in parts if part.sections or part.lines]
+    shown = {folder for part in parts for section in part.sections for folder in section.folders}
     page = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -96,8 +105,8 @@ def _links(i: int, part: Part) -> str:
     """To a part, and to what is in it where one can see it."""
     link = f'<a href="#p{i}"><b>{_text(part.title)}</b></a>'
     inside = [
-        f'<a href="#p{i}e{j}">{_text(_short(entry.title))}</a>'
-        for j, entry in enumerate(() if part.folded else part.entries)
+        f'<a href="#p{i}e{j}">{_text(_short(section.title))}</a>'
+        for j, section in enumerate(() if part.folded else part.sections)
     ]
     return f'<p>{link} <span class="inside">{" ".join(inside)}</span></p>'
 
@@ -111,7 +120,10 @@ def _part(i: int, part: Part) -> str:
     inside = "\n".join(
         [
             *(f"<p>{_text(line)}</p>" for line in part.lines),
-            *(_section(f"p{i}e{j}", entry) for j, entry in enumerate(part.entries)),
+            *(
+                f'<section id="p{i}e{j}">{section.html}</section>'
+                for j, section in enumerate(part.sections)
+            ),
         ]
     )
     title = f"<h2>{_text(part.title)}</h2>"
@@ -120,7 +132,8 @@ def _part(i: int, part: Part) -> str:
     return f'<details class="folded" id="p{i}"><summary>{title}</summary>{inside}</details>'
 
 
-def _section(name: str, entry: Entry) -> str:
+def section(entry: Entry) -> Section:
+    """With its picture at screen size, its table, and where it comes from."""
     inside = f"<h3>{_text(entry.title)}</h3>"
     if entry.table is None:
         inside += f"<p>{_text(entry.shows)}</p>"
@@ -134,7 +147,8 @@ def _section(name: str, entry: Entry) -> str:
             rows = f"<summary>All {len(entry.table)} rows</summary>"
             table = f'<details class="long">{rows}{table}</details>'
         inside += f'{table}<p class="note">{_text(entry.shows)}</p>'
-    return f'<section id="{name}">{inside}{_origin(entry)}</section>'
+    folders = frozenset(str(run.folder) for run in entry.runs)
+    return Section(entry.title, inside + _origin(entry), folders)
 
 
 def for_the_screen(png: bytes) -> tuple[str, bytes]:

@@ -118,8 +118,9 @@ class HeldOut:
         self, dataset: Dataset, fakes: torch.Tensor, held_out: torch.Tensor, eval_images: int
     ):
         self.dataset, self.tasks = dataset, len(held_out)
-        self.held_out, self.shown = held_out, fakes[:, :PROBE_IMAGES]
         self.real = dataset.test_images[dataset.balanced_test_subset(held_out.shape[1])]
+        # No more of a kind than of the other: they would cost time, and tell next to nothing.
+        self.held_out, self.shown = held_out[:, : len(self.real)], fakes[:, :PROBE_IMAGES]
         some = max(1, eval_images // (self.tasks + 1))
         self.some = (self.real[:: -(-len(self.real) // some)], held_out[:, :some])
         self.of_methods = self.some[0]
