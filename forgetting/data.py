@@ -1,6 +1,7 @@
 """Images as uint8 tensors: digits, CIFAR-10, or folders of the user's own."""
 
 import http.client
+import importlib.util
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,12 +214,12 @@ def _cifar10(root: Path, size: int | None) -> Dataset:
 
 def _digits(size: int | None) -> Dataset:
     """1,797 real handwritten digits of 8x8 pixels; every fifth of a class is a test image."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))
-    images = images[:, None].repeat(1, 3, 1, 1)
-    labels = torch.from_numpy(digits.target).long()
+    # Its file alone: importing scikit-learn takes as long as a third of a command's start.
+    sklearn = Path(importlib.util.find_spec("sklearn").origin).parent
+    digits = np.loadtxt(sklearn / "datasets/data/digits.csv.gz", np.uint8, delimiter=",")
+    grey = digits[:, :-1].reshape(-1, 1, 8, 8)
+    images = torch.from_numpy(np.round(grey * (255 / 16)).astype(np.uint8)).repeat(1, 3, 1, 1)
+    labels = torch.from_numpy(digits[:, -1]).long()
     test = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(10):
         test[(labels == c).nonzero()[::5, 0]] = True
