@@ -15,7 +15,7 @@ run: $(INSTALLED)  ## both studies and recorded opponents on digits, two arms ea
 	$(PY) experiments/figures.py
 
 figures: $(INSTALLED)  ## figures from results/runs and results/reference; LIVE=1: unfinished runs, too
-	$(PY) experiments/figures.py $(if $(LIVE),--live)
+	$(PY) experiments/figures.py $(if $(filter-out 0,$(LIVE)),--live)
 
 test: $(INSTALLED)  ## lint, format check and all tests
 	$(PY) -m ruff check .
@@ -33,7 +33,7 @@ bench: $(INSTALLED)  ## what is claimed of speed, measured; best on an idle mach
 gpu:  ## all that needs a GPU, into OUT, from IMAGES (else digits); REHEARSE=1: on a CPU, small
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(wildcard $(PY)),$(PYTHON))" \
 	  -m experiments.benchmarks.gpu --out "$(OUT)" --minutes "$(MINUTES)" --parts "$(PARTS)" \
-	  --images "$(IMAGES)" $(if $(REHEARSE),--rehearse)
+	  --images "$(IMAGES)" $(if $(filter-out 0,$(REHEARSE)),--rehearse)
 
 format: $(INSTALLED)  ## let ruff mend and format the code
 	$(PY) -m ruff check --fix .

@@ -3,6 +3,7 @@
 import http.client
 import importlib.util
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,18 @@ class Dataset:
         """The same data set with all tensors on `device`."""
         tensors = ("train_images", "train_labels", "test_images", "test_labels")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def drawn(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What to keep of drawn rows (B,) int64 of the training images, on the CPU: the rows and,
+        of images that lie in a file, those, too (B, 3, S, S): read by the host before a GPU is
+        asked, which then waits for none of it."""
+        if isinstance(self.train_images, MappedImages):
+            return {"rows": rows, "images": self.train_images.to("cpu")[rows]}
+        return {"rows": rows}
+
+    def images_of(self, drawn: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The training images (B, 3, S, S) uint8 that `drawn` keeps, all of it on this device."""
+        return drawn["images"] if "images" in drawn else self.train_images[drawn["rows"]]
 
     def balanced_test_subset(self, n: int) -> torch.Tensor:
         """Indices (M,) int64 of fixed test images, equally many of every class.

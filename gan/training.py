@@ -127,22 +127,26 @@ class GAN:
     def _draw(self) -> list[dict]:
         """What each update is made of."""
         if self.generator is None:
-            rows = self._draw_real(self.draws)["rows"][-self.alone :]
+            rows = self._draw_rows(self.draws)[-self.alone :]
             of_methods = self.learner.draw("discriminator", len(rows), self.position)
-            return [{"rows": rows, "methods": of_methods}]
+            return [{**self.dataset.drawn(rows), "methods": of_methods}]
         return [
             *(self._draw_update("discriminator") for _ in range(self.d_steps)),
             self._draw_update("generator"),
         ]
 
     def _draw_update(self, player: str) -> dict:
-        drawn = self._draw_real(self.draws) if player == "discriminator" else {}
-        drawn |= self._draw_fake(self.draws)
+        of_player = self._draw_batch if player == "discriminator" else self._draw_fake
+        drawn = of_player(self.draws)
         return {**drawn, "methods": self.learner.draw(player, self.batch_size, self.position)}
 
-    def _draw_real(self, draws: Mapping[str, torch.Generator]) -> dict[str, torch.Tensor]:
+    def _draw_rows(self, draws: Mapping[str, torch.Generator]) -> torch.Tensor:
         n, images = self.batch_size, len(self.dataset.train_labels)
-        return {"rows": torch.randint(images, (n,), generator=draws["images"])}
+        return torch.randint(images, (n,), generator=draws["images"])
+
+    def _draw_batch(self, draws: Mapping[str, torch.Generator]) -> dict[str, torch.Tensor]:
+        """Of the discriminator."""
+        return {**self.dataset.drawn(self._draw_rows(draws)), **self._draw_fake(draws)}
 
     def _draw_fake(self, draws: Mapping[str, torch.Generator]) -> dict[str, torch.Tensor]:
         n = self.batch_size
@@ -168,7 +172,7 @@ class GAN:
         """Real images of `rows`, and behind them fakes of as many `latents`, without their
         graph."""
         n = len(drawn["rows"])
-        images = scale_images(self.dataset.train_images[drawn["rows"]])
+        images = scale_images(self.dataset.images_of(drawn))
         labelled = self.conditional or self.generator is None
         labels = self.dataset.train_labels[drawn["rows"]] if labelled else None
         fake = []
@@ -215,8 +219,7 @@ class GAN:
         """Batches as the discriminator has them now, drawn for themselves."""
         draws = dict.fromkeys(self.draws, self.boundary_draws)
         while True:
-            drawn = {**self._draw_real(draws), **self._draw_fake(draws)}
-            yield self.discriminator_batch(all_to_device(drawn, self.device))
+            yield self.discriminator_batch(all_to_device(self._draw_batch(draws), self.device))
 
     # ---- everything the next step depends on ----
 

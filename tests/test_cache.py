@@ -330,6 +330,16 @@ def test_mapped_images_are_those_in_memory(folder):
             now[torch.tensor([12])]
 
 
+def test_drawn_images_are_read_by_the_host_where_they_lie_in_a_file(folder):
+    whole = data.load("image_folder", folder, 16)
+    rows = torch.tensor([3, 0, 11, 3])
+    assert whole.drawn(rows).keys() == {"rows"}
+    elsewhere = data.load("image_folder", folder, 16, memory=1000).to("meta")
+    drawn = elsewhere.drawn(rows)
+    assert drawn["images"].device.type == "cpu"
+    assert torch.equal(elsewhere.images_of(drawn), whole.images_of({"rows": rows}))
+
+
 def control_groups(root, own: str, **files) -> int:
     """A machine whose process is in the groups `own`, with these files."""
     (root / "proc" / "self").mkdir(parents=True)

@@ -30,7 +30,7 @@ def weights(net):
 def batch_of(study, player="discriminator"):
     """A batch of a player's, and what methods draw for it."""
     of_gan = study.gan
-    drawn = {**of_gan._draw_real(of_gan.draws), **of_gan._draw_fake(of_gan.draws)}
+    drawn = of_gan._draw_batch(of_gan.draws)
     return getattr(of_gan, f"{player}_batch")(drawn), study.learner.draw(player, 16, 0)
 
 

@@ -306,3 +306,10 @@ def test_a_real_mongodb_has_all_of_a_run_that_went_on(tmp_path, capsys):
         assert stored == {key: (m["steps"], m["values"]) for key, m in metrics.items()}
     finally:
         client.drop_database(name)
+
+
+def test_the_hint_asks_for_the_other_observers_and_repeats_no_address(tmp_path, capsys):
+    words = [f"results_dir={tmp_path}", "-s", f"sqlite:///{tmp_path}/runs.db"]
+    code, out, _ = sequential(capsys, *words, "stop_after=0.01s")
+    assert code == exit_codes.TRY_LATER and "sqlite" not in out
+    assert "; name its other observers again; go on with: with resume=1 results_dir=" in out

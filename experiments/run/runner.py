@@ -386,6 +386,8 @@ def _run_arm(study, job, options, presets, others) -> bool:
         except Interrupted as interrupted:
             run = experiment.current_run
             again = checkpoints.how_to_go_on(folder / str(run._id)) if run.observers else ""
+            if again and others:  # which are not repeated here: they may hold a password
+                again = f"; name its other observers again{again}"
             print(f"interrupted at step {interrupted.step}{again}")
             sys.exit(interrupted.exit_code)
         except Exception:

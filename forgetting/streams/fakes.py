@@ -80,7 +80,7 @@ class Fakes:
     def _draw(self, tasks: torch.Tensor, draws: torch.Generator) -> dict[str, torch.Tensor]:
         rows = torch.randint(len(self.dataset.train_labels), (self.rows,), generator=draws)
         fakes = torch.randint(self.fakes.shape[1], (self.rows,), generator=draws)
-        return {"rows": rows, "tasks": tasks, "fakes": fakes}
+        return {**self.dataset.drawn(rows), "tasks": tasks, "fakes": fakes}
 
     def of_task(self, task: int, draws: torch.Generator) -> Iterator[Batch]:
         """Batches of one generator alone, without end."""
@@ -92,7 +92,7 @@ class Fakes:
     def batch(self, drawn: dict[str, torch.Tensor], step: int) -> Batch:
         """Real images, and behind them fakes; a target is 1 for real."""
         n, tasks = self.rows, drawn["tasks"]
-        real = self.dataset.train_images[drawn["rows"]]
+        real = self.dataset.images_of(drawn)
         fake = self.fakes[tasks, drawn["fakes"]]
         return Batch(
             images=scale_images(torch.cat([real, fake])),

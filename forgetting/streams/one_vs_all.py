@@ -60,19 +60,19 @@ class OneVsAll:
         draws, n = draws or self.draws, self.batch_size
         if not self.balanced:
             rows = torch.randint(self.images, (n,), generator=draws)
-            return {"rows": rows, "tasks": self.schedule.tasks(step, n, draws)}
+            return {**self.dataset.drawn(rows), "tasks": self.schedule.tasks(step, n, draws)}
         rows, tasks = [], []
         for pools, some in ((self.of_class, n // 2), (self.of_others, n - n // 2)):
             tasks.append(self.schedule.tasks(step, some, draws))
             rows.append(_draw(pools, tasks[-1], draws))
-        return {"rows": torch.cat(rows), "tasks": torch.cat(tasks)}
+        return {**self.dataset.drawn(torch.cat(rows)), "tasks": torch.cat(tasks)}
 
     def batch(self, drawn: dict[str, torch.Tensor], step: int) -> Batch:
         """The images of what was drawn, on the dataset's device; a target is 1 for the class."""
         rows, tasks = drawn["rows"], drawn["tasks"]
         labels = self.dataset.train_labels[rows]
         return Batch(
-            images=scale_images(self.dataset.train_images[rows]),
+            images=scale_images(self.dataset.images_of(drawn)),
             targets=(labels == tasks).float(),
             tasks=tasks,
             labels=labels,

@@ -21,12 +21,12 @@ class Uniform:
     def draw(self, step: int, draws: torch.Generator | None = None) -> dict[str, torch.Tensor]:
         """Rows of the training images (B,) int64, on the CPU. draws: instead of the stream's."""
         n = len(self.dataset.train_labels)
-        return {"rows": torch.randint(n, (self.rows,), generator=draws or self.draws)}
+        return self.dataset.drawn(torch.randint(n, (self.rows,), generator=draws or self.draws))
 
     def batch(self, drawn: dict[str, torch.Tensor], step: int) -> Batch:
         """The images of what was drawn; no task, and no target."""
         rows = drawn["rows"]
-        images = scale_images(self.dataset.train_images[rows])
+        images = scale_images(self.dataset.images_of(drawn))
         return Batch(
             images=images,
             targets=images.new_ones(len(rows)),
