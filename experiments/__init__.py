@@ -4,7 +4,10 @@
 (docs/library.md).
 """
 
+import atexit
 import importlib
+import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,19 @@ from pathlib import Path
 warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+exit_code: int | None = None  # a command's, once it is known
+
+
+@atexit.register  # before any library's, so that it is called after theirs
+def _end() -> None:
+    """End a command without Python's last look for garbage, which takes a second: it goes through
+    all that was imported."""
+    if exit_code is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
 
 _WHERE = {
     "compare": "show.library",

@@ -129,5 +129,4 @@ def _line(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    output.never_fail()
-    main()
+    output.command(main)

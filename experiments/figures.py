@@ -66,5 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    output.never_fail()
-    main()
+    output.command(main)

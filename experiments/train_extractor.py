@@ -48,5 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    output.never_fail()
-    main()
+    output.command(main)

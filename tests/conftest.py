@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from PIL import Image
 
 from experiments import gan_probe, sequential_tasks
@@ -26,16 +27,24 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_warm: list[warm.Warm] = []
+
+
 def command(script: str, *arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
-    """Run a script of the project as a user would, in the folder `cwd`."""
-    return subprocess.run(
-        [sys.executable, str(PROJECT / "experiments" / script), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        **{"env": ENVIRONMENT, **options},
-    )
+    """Run a script of the project as a user would, in the folder `cwd`: in a process that is
+    forked, or with any of `subprocess.run`'s options in one that is started."""
+    argv = [str(PROJECT / "experiments" / script), *arguments]
+    if not options:
+        if not _warm:
+            _warm.append(warm.Warm(ENVIRONMENT))
+        return _warm[0].run(argv, cwd, timeout=240)
+    options = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 240, **options}
+    return subprocess.run([sys.executable, *argv], cwd=cwd, **options)
+
+
+def pytest_sessionfinish() -> None:
+    for server in _warm:
+        server.close()
 
 
 def with_settings(run, **settings):

@@ -40,9 +40,8 @@ def metrics(run):
 def both_arms(tmp_path_factory):
     """`with quick`, at 60 iterations a task; run from an empty folder with a space in its name."""
     folder = tmp_path_factory.mktemp("a newcomer")
-    done = command(
-        SCRIPT, "with", "quick", "iterations_per_task=60", "results_dir=my runs", cwd=folder
-    )
+    words = ["with", "quick", "iterations_per_task=60", "results_dir=my runs"]
+    done = command(SCRIPT, *words, cwd=folder, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return folder / "my runs", done
 
@@ -360,7 +359,7 @@ def test_the_real_presets_never_fall_back_to_digits(preset, capsys, tmp_path, mo
     ],
 )
 def test_the_real_command_ends_in_one_line(arguments, tmp_path):
-    done = command(SCRIPT, *arguments, cwd=tmp_path)
+    done = command(SCRIPT, *arguments, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert not list(tmp_path.iterdir())

@@ -88,6 +88,32 @@ def test_a_sweep_does_not_depend_on_who_listens(tmp_path):
     assert json.loads((tmp_path / "r/1/run.json").read_bytes())["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize(
+    "ends,code,err",
+    [
+        ("pass", 0, ""),
+        ("sys.exit(75)", 75, ""),
+        ("sys.exit('why')", 1, "why\n"),
+        ("raise KeyError('x')", 1, "KeyError: 'x'\n"),
+    ],
+)
+def test_a_command_ends_as_python_does(ends, code, err):
+    """With what libraries have asked for at the end, and all that was printed."""
+    script = f"""
+from experiments.run import output
+import atexit, sys
+atexit.register(print, "a library's end", end="")
+def main():
+    print("done", end=", ")
+    {ends}
+output.command(main)
+"""
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "done, a library's end")
+    assert done.stderr.endswith(err)
+
+
 def test_help_does_not_need_docstrings(tmp_path):
     """Python -OO drops them."""
     asked = """

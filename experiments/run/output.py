@@ -4,8 +4,12 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
+
+import experiments
 
 
 class _Dropped:
@@ -41,6 +45,20 @@ def never_fail() -> None:
         stream = _Dropped(stream)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def command(main: Callable[[], object]) -> NoReturn:
+    """Do what a command does, and end with its exit code."""
+    never_fail()
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            raise  # a line that Python prints
+        code = end.code or 0
+    experiments.exit_code = code
+    sys.exit(code)
 
 
 def example(*words: str) -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from docopt import DocoptExit, docopt
@@ -61,13 +61,14 @@ KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recordi
 def main(study: Study, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a mistake (one line on stderr), 2 unreadable
     arguments, 130 or 143 interrupted, 75 stopped by stop_after or held by another process.
-
     argv: None, in a command: its own, whose arms may run beside each other; given: all that it asks
     for happens in this process."""
-    own_process = argv is None
-    if own_process:
-        output.never_fail()
-    argv = list(sys.argv if own_process else argv)
+    if argv is None:
+        output.command(functools.partial(_exit, study, sys.argv, True))
+    _exit(study, list(argv), False)
+
+
+def _exit(study: Study, argv: list[str], own_process: bool) -> NoReturn:
     try:
         sys.exit(_main(study, argv, own_process))
     except KeyboardInterrupt:
