@@ -59,7 +59,8 @@ def test_the_users_matplotlib_does_not_change_a_figure(environment, rc, tmp_path
 
 def test_a_matplotlibrc_that_is_no_text_is_one_line(tmp_path):
     (tmp_path / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")
-    done = command("figures.py", "--runs", str(OLD), "--out", "out", cwd=tmp_path)
+    words = ["--runs", str(OLD), "--out", "out"]
+    done = command("figures.py", *words, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode == 1
     assert "error: matplotlib cannot read your matplotlibrc: " in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

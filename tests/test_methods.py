@@ -120,7 +120,7 @@ def test_methods_combine(digits, study):
 def graph_of(of_study, player):
     """The losses of a player's update, with their graph."""
     gan = of_study.gan
-    drawn = {**gan._draw_real(gan.draws), **gan._draw_fake(gan.draws)}
+    drawn = gan._draw_batch(gan.draws)
     batch = getattr(gan, f"{player}_batch")(drawn)
     return of_study.learner.losses(batch, of_study.learner.draw(player, 16, 0))
 

@@ -14,6 +14,9 @@ class Labels:
     def __init__(self, classes, n=1000):
         self.train_labels, self.classes = torch.arange(n) % classes, range(classes)
 
+    def drawn(self, rows):
+        return {"rows": rows}
+
 
 def stream(classes, batch_size=64, balanced=True, seed=0, per_task=5, order=None, **switch):
     schedule = Schedule(order or range(classes), per_task, 2, **switch)
