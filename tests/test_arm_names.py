@@ -81,7 +81,11 @@ def test_a_bad_method_is_one_line(text, line):
     "text, line",
     [
         ("unconf", "model: unconf is no model; did you mean uncond?"),
-        ("replay", "model: replay is no model; a model stands in front, as in uncond+replay"),
+        ("replay", "model: replay is no model; a model stands in front, as in model=uncond+replay"),
+        (
+            "vanilla+ewc",
+            "model: vanilla is no model; a model stands in front, as in model=uncond+ewc",
+        ),
         ("uncond+ssgan", "model: ssgan is a model, and stands in front of the methods"),
         ("ssgan+rotation", "model: rotation stands twice in ssgan+rotation"),
     ],

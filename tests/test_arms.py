@@ -168,7 +168,11 @@ NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").r
     "script,words,line",
     [
         (SEQUENTIAL, ["method=rotatoin"], "method: rotatoin is no method; did you mean rotation?"),
-        (GAN, ["model=ewc"], "model: ewc is no model; a model stands in front, as in uncond+ewc"),
+        (
+            GAN,
+            ["model=ewc"],
+            "model: ewc is no model; a model stands in front, as in model=uncond+ewc",
+        ),
         (GAN, ["model=ssgan+rotation"], "model: rotation stands twice in ssgan+rotation"),
         (SEQUENTIAL, ["method=./none.py"], "method: ./none.py cannot be read: No such file"),
         (SEQUENTIAL, ["method=./two.py"], "two.py: it must have one Method in it, not 2"),

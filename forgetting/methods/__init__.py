@@ -172,7 +172,9 @@ def parse(text: str, key: str = "method", models: Mapping[str, Model] | None = N
         if first not in models:
             hint = _near(first, models)
             if first in available() or first.endswith(".py"):
-                hint = f"a model stands in front, as in {next(iter(models))}+{first}"
+                methods = [word for word in (first, *rest) if word != PLAIN]
+                whole = "+".join([next(iter(models)), *methods])
+                hint = f"a model stands in front, as in {key}={whole}"
             raise UserError(f"{key}: {first} is no model; {hint}")
         model, words = models[first], [*models[first].methods, *rest]
     else:
