@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from conftest import PROJECT
 
+from experiments.run.stored import stored_runs
 from experiments.show import drawings as figures
+from experiments.show.report import _for_each, _of_any_seed
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 # Written into the page by the page itself, once it has loaded in a frame as wide as a phone.
@@ -129,6 +131,19 @@ def test_every_figure_says_where_it_comes_from(page):
     assert code["experiment"]["repositories"][0]["commit"][:10] in section
     assert "for seed in 0 1 2 3" in section and "method=vanilla seed=$seed; done" in section
     assert all("python experiments/" in s for s in sections)
+    (section,) = [s for s in sections if "<h3>The claims" in s]
+    assert "for seed in 1 2 3 4 5 6 7 8 9 10; do python experiments/sequential_tasks.py" in section
+    assert " stream.recording=uncond_$seed dataset.root=cifar" in section
+
+
+def test_a_command_of_one_seed_names_its_recording():
+    (run, *_) = [
+        r
+        for r in stored_runs(PROJECT / "results/reference")
+        if r.seed == 10 and "recording" in r.identity
+    ]
+    command = _for_each(_of_any_seed(run), [10])
+    assert command == run.command and " stream.recording=uncond_10 " in command
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium here (Debian: apt install chromium)")

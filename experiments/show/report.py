@@ -13,6 +13,7 @@ from PIL import Image, features
 
 from experiments.run.stored import StoredRun
 from experiments.show.texts import EMPTY
+from forgetting.names import printable
 
 TITLE = "Do networks forget when their task keeps moving?"
 STYLE = """
@@ -26,6 +27,7 @@ table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-wid
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid #ddd; }
 td { min-width: 11rem; } .narrow { white-space: nowrap; min-width: 0; }
+td.words { min-width: 34rem; }
 .origin, .long > summary { font-size: .85rem; color: #444; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .85rem; }
 summary { cursor: pointer; } summary h2 { display: inline; }
@@ -36,6 +38,7 @@ nav p { overflow-wrap: anywhere; } nav a { display: inline-block; margin-right: 
 """
 LONG = 40  # rows, from which a table is folded away
 MOST_WRAPPED = 28  # letters of a cell that is not broken into lines
+WORDS = 100  # letters from which a cell is wide
 HIGHEST = 16383  # pixels that a WebP can have
 
 
@@ -171,10 +174,7 @@ def _table(table: pd.DataFrame) -> str:
     known = table.loc[:, (table != "").any(axis=0)] if len(table) else table
 
     def cells(tag: str, texts: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{_CLASS if len(text) <= MOST_WRAPPED else ''}>{_text(text)}</{tag}>"
-            for text in texts
-        )
+        return "".join(f"<{tag}{_class(text)}>{_text(text)}</{tag}>" for text in texts)
 
     head = cells("th", list(known.columns))
     rows = (cells("td", [text or EMPTY for text in row]) for row in known.itertuples(False, None))
@@ -182,7 +182,11 @@ def _table(table: pd.DataFrame) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
-_CLASS = ' class="narrow"'
+def _class(text: str) -> str:
+    """By which a short cell is not broken into lines, and a long one into few."""
+    if len(text) <= MOST_WRAPPED:
+        return ' class="narrow"'
+    return ' class="words"' if len(text) > WORDS else ""
 
 
 def _origin(entry: Entry) -> str:
@@ -190,9 +194,8 @@ def _origin(entry: Entry) -> str:
         return f"<p>No completed run for it yet. This makes some:</p><pre>{entry.made_by}</pre>"
     arms: dict[tuple, list[StoredRun]] = {}
     for run in entry.runs:
-        without_seed = re.sub(r" seed=\d+$", "", run.command)
-        of = (run.data, str(run.preset), run.arm, run.code, run.identity.get("recording", ""))
-        arms.setdefault((*of, without_seed), []).append(run)
+        of = (run.data, str(run.preset), run.arm, run.code)
+        arms.setdefault((*of, _of_any_seed(run)), []).append(run)
     any_recording = any("recording" in run.identity for run in entry.runs)
     rows = [
         {
@@ -203,8 +206,8 @@ def _origin(entry: Entry) -> str:
             "seeds": ", ".join(str(run.seed) for run in runs),
             "code version": code,
         }
-        | ({"recording": recording} if any_recording else {})
-        for (data, preset, arm, code, recording, _), runs in arms.items()
+        | ({"recordings": ", ".join(filter(None, map(_recording, runs)))} if any_recording else {})
+        for (data, preset, arm, code, _), runs in arms.items()
     ]
     seeds: dict[str, set[int]] = {}
     for (*_, command), runs in arms.items():
@@ -223,9 +226,25 @@ def _origin(entry: Entry) -> str:
     )
 
 
+def _recording(run: StoredRun) -> str:
+    return printable(run.info["recording"]["name"]) if "recording" in run.identity else ""
+
+
+def _of_any_seed(run: StoredRun) -> str:
+    """Its command without the seed, in which a recording of the seed's number is one of $seed."""
+    name = _recording(run)
+    numbered = f"{name.removesuffix(str(run.seed))}$seed"
+    command = re.sub(r" seed=\d+$", "", run.command)
+    if numbered == f"{name}$seed" or shlex.quote(name) != name:
+        return command
+    return command.replace(f" stream.recording={name} ", f" stream.recording={numbered} ")
+
+
 def _for_each(command: str, seeds: Sequence[int]) -> str:
+    """command: of `_of_any_seed`."""
     if len(seeds) == 1:
-        return f"{command} seed={seeds[0]}"
+        of_it = re.sub(r"( stream\.recording=\S*)\$seed ", rf"\g<1>{seeds[0]} ", command)
+        return f"{of_it} seed={seeds[0]}"
     return f"for seed in {shlex.join(map(str, seeds))}; do {command} seed=$seed; done"
 
 
