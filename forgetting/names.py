@@ -29,4 +29,4 @@ def same_form(name: str) -> str:
 
 def natural(name: str) -> list:
     """Sort key by which run 10 comes after run 9."""
-    return [(int(x), "") if x.isdigit() else (0, x) for x in re.split(r"(\d+)", name)]
+    return [(int(x), "") if x.isdecimal() else (0, x) for x in re.split(r"(\d+)", name)]

@@ -4,7 +4,7 @@ import ast
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -236,8 +236,13 @@ def check_key(key: str, table: Mapping[str, Setting]) -> None:
     raise UserError(f"{key}: no such setting; {hint}")
 
 
-def validate(settings: Mapping[str, Any], table: Mapping[str, Setting]) -> dict[str, Any]:
-    """Flat settings -> the same with every value as its rule wants it; UserError otherwise."""
+def validate(
+    settings: Mapping[str, Any], table: Mapping[str, Setting], words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Flat settings -> the same with every value as its rule wants it; UserError otherwise.
+
+    words: KEY=VALUE as they were typed, for a hint: 2024_01 is read as 202401.
+    """
     checked = {}
     for key, value in settings.items():
         check_key(key, table)
@@ -245,9 +250,11 @@ def validate(settings: Mapping[str, Any], table: Mapping[str, Setting]) -> dict[
         try:
             checked[key] = rule.accept(value)
         except ReadAsNumber:
+            typed = {word.partition("=")[0].strip(): word.partition("=")[2] for word in words}
+            shown = typed.get(key, f"{value}").strip()
             raise UserError(
-                f"{key}: it must be {rule.wanted}, and {value!r} is read as a number or word "
-                f"of Python; quote it twice, as in \"{key}='{value}'\""
+                f"{key}: it must be {rule.wanted}, and {shown} is read as a number or word "
+                f"of Python; quote it twice, as in \"{key}='{shown}'\""
             ) from None
         except (ValueError, TypeError, OverflowError):
             raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}") from None

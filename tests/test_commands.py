@@ -315,6 +315,8 @@ BAD = {
     "results_dir=/dev/null/x": "results_dir: cannot write to /dev/null/x",
     "seed=-1": "seed:",
     "preset=cpu": "preset: choose one by its name alone",
+    "dataset.root=2024_01": """as in "dataset.root='2024_01'\"\n""",
+    "results_dir=1e3": """as in "results_dir='1e3'\"\n""",
 }
 
 

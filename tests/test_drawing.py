@@ -93,6 +93,8 @@ def test_a_run_that_no_check_foresaw_is_named_and_the_others_are_drawn(
     name, tmp_path, capsys, monkeypatch
 ):
     """Whatever it is of which a figure or table cannot be made."""
+    import matplotlib.pyplot as plt
+
     from experiments.show import drawings
 
     folder = runs(tmp_path / "runs")
@@ -112,6 +114,7 @@ def test_a_run_that_no_check_foresaw_is_named_and_the_others_are_drawn(
     err = capsys.readouterr().err
     assert f"{name}: passed over {folder}/rotation: " in err and "cannot be made" not in err
     assert path.stat().st_size > 10_000  # not the line of words alone
+    assert not plt.get_fignums()  # matplotlib warns of more than 20
 
 
 def test_a_run_that_does_not_go_with_the_others_is_named(tmp_path, capsys):

@@ -143,6 +143,7 @@ def test_an_arm_that_does_not_use_a_setting_goes_with_every_value_of_it(tmp_path
         ("info.json", "", "info.json is no whole JSON"),
         ("info.json", "{}", "info.json does not tell its images"),
         ("metrics.json", "", "metrics.json is no whole JSON"),
+        ("metrics.json", "{}", "metrics.json holds no metric"),
         ("metrics.json", '{"accuracy/current": null}', "TypeError"),
         ("run.json", '{"status": null}', "run.json says no status"),
         ("run.json", '{"status": "COMPLETED"}', "KeyError: 'experiment'"),

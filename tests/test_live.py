@@ -70,6 +70,13 @@ def test_the_reader_tells_running_ones_from_killed_ones(runs):
     assert not any(run.completed or run.result for run in found.values())
     assert len(found["2"].metrics["accuracy/current"][0]) == 7
     assert [run.id for run in stored_runs(runs)] == ["1"]
+    # One that was stopped in its first evaluation and goes on has logged nothing.
+    copy = shutil.copytree(runs / "3", runs / "²")
+    record = json.loads((copy / "run.json").read_bytes()) | {"_id": copy.name}
+    (copy / "run.json").write_text(json.dumps(record))
+    (copy / "metrics.jsonl").unlink()
+    (copy / "metrics.json").write_text("{}")
+    assert [run.id for run in unfinished_runs(runs)] == list(found)
 
 
 def test_of_equal_runs_the_one_furthest_on_is_shown(runs):

@@ -73,6 +73,10 @@ def test_the_reader_reads_a_run_under_way(tmp_path):
         (tmp_path / "1/metrics.jsonl").write_bytes(damaged)
         with pytest.raises(Unreadable):
             read_metrics(tmp_path / "1")
+    (tmp_path / "1/metrics.jsonl").unlink()
+    (tmp_path / "1/metrics.json").write_bytes(b"{}")  # as of one that logged nothing yet
+    with pytest.raises(Unreadable, match=r"metrics\.json holds no metric"):
+        read_metrics(tmp_path / "1")
 
 
 def test_nothing_is_counted_twice_when_a_kill_comes_between_the_files(tmp_path):

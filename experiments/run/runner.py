@@ -105,7 +105,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     if command not in experiment.commands:
         raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")
     updates, presets = _read_updates(study, options)
-    settings = _settings(study, updates, presets)
+    settings = _settings(study, updates, presets, options["UPDATE"])
     if command in study.commands:
         explicit = study.explicit(settings, flat(updates), bool(presets))
         print(_apply_command(study, settings, explicit, study.commands[command]))
@@ -190,13 +190,13 @@ def _read_updates(study: Study, options: dict) -> tuple[dict, list[str]]:
     return updates, presets
 
 
-def _settings(study: Study, updates: dict, presets: list) -> dict:
+def _settings(study: Study, updates: dict, presets: list, words: Sequence[str] = ()) -> dict:
     """All settings, flat and checked, before anything is looked up."""
     if not presets:
         presets = ["paper" if torch.cuda.is_available() else "quick"]
     arm = flat(updates).get(study.arm)
     table = study.table(arm) if isinstance(arm, str) else study.settings
-    validate(flat(updates), table)  # before Sacred seeds itself with what may be no seed
+    validate(flat(updates), table, words)  # before Sacred seeds itself with what may be no seed
     config = create_run(
         study.experiment, "print_config", updates, presets, log_level="CRITICAL"
     ).config

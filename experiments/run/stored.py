@@ -271,6 +271,8 @@ def read_metrics(folder: Folder) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         raise Unreadable(f"metrics.json is no whole JSON: {error}") from None
     except READ_ERRORS as error:
         raise Unreadable(f"metrics.json: {type(error).__name__}: {error}") from None
+    if not metrics:
+        raise Unreadable("metrics.json holds no metric")
     for name, (steps, values) in metrics.items():
         if steps.shape != values.shape or steps.ndim != 1 or not len(steps):
             raise Unreadable(f"{name}: {len(steps)} steps for {len(values)} values")

@@ -174,6 +174,7 @@ def _of_those_it_can(name: str, make: Callable, runs: Sequence[StoredRun]):
     try:
         return make(runs)
     except Exception as error:
+        plt.close("all")  # what was begun
         alone = {run.folder: _failure(make, [run]) for run in runs}
         bad = {folder: reason for folder, reason in alone.items() if reason}
         if not bad:  # one does not go with the others
@@ -193,6 +194,7 @@ def _failure(make: Callable, runs: Sequence[StoredRun]) -> str:
     try:
         make(runs)
     except Exception as error:
+        plt.close("all")
         return f"{type(error).__name__}: {error}"
     return ""
 
