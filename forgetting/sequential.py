@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from forgetting import measures, methods, probes
 from forgetting.data import Dataset
 from forgetting.devices import all_to_device, evaluation_batch
-from forgetting.files import table
 from forgetting.graphs import iteration
 from forgetting.learner import PLAYERS, Batch, Learner
 from forgetting.networks import Classifier, build
@@ -299,7 +298,7 @@ class SequentialTasks:
     def artifacts(self) -> dict[str, bytes]:
         """Files to keep of the latest evaluation. drift.csv: how alike the features are of each two
         probes so far."""
-        return {"drift.csv": table(self.drift.rows)} if self.drift.rows else {}
+        return self.drift.file(last=self.position == self.total_steps)
 
     def status(self, latest: Mapping[str, float]) -> str:
         """A few words for the progress bar, given the latest evaluation."""
@@ -339,7 +338,6 @@ class SequentialTasks:
             "learner": self.learner.state_dict(),
             "stream": self.stream.draws.get_state(),
             "boundary": self.boundary_draws.get_state(),
-            "drift": list(self.drift.rows),
             "parts": self.drift.parts(),
         }
 
@@ -349,7 +347,7 @@ class SequentialTasks:
         self.learner.load_state_dict(state["learner"])
         self.stream.draws.set_state(state["stream"])
         self.boundary_draws.set_state(state["boundary"])
-        self.drift.restore(state["drift"], state["parts"])
+        self.drift.restore(state["parts"])
 
 
 def _bce(batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,11 +1,12 @@
 """How alike two sets of features are, and how features drift while a net is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from forgetting.data import Dataset
+from forgetting.files import table
 
 DRIFT_IMAGES = 1000  # test images whose features are compared
 PART = "features-"
@@ -60,7 +61,10 @@ class Drift:
     def __init__(self, dataset: Dataset):
         self.images = dataset.balanced_test_subset(DRIFT_IMAGES)
         self.rows: list[dict[str, float]] = []
-        self.features: dict[int, torch.Tensor] = {}  # step -> (N, D), as `compact` makes them
+        # Step -> "features" (N, D), as `compact` makes them, and "cka" (M,) float64 with those of
+        # the M probes before it.
+        self.probes: dict[int, dict[str, torch.Tensor]] = {}
+        self.in_file = 0  # rows, when it was last given
 
     def of_tested(self, vectors: torch.Tensor, tested: torch.Tensor) -> torch.Tensor:
         """Of the vectors (M, D) of the test images `tested` (M,), ascending indices, those (N, D)
@@ -69,27 +73,38 @@ class Drift:
 
     def add(self, step: int, features: torch.Tensor) -> None:
         """Compare the features (N, D) of a probe with those of all before it."""
-        latest = compact(features)
-        for earlier, those in self.features.items():
+        latest, alike = compact(features), []
+        for probe in self.probes.values():
             try:
-                alike = cka(latest, those)
+                alike.append(cka(latest, probe["features"]))
             except ValueError:
-                alike = float("nan")
+                alike.append(float("nan"))
+        alike = torch.tensor(alike, dtype=torch.float64)
+        self._keep(step, {"features": latest, "cka": alike})
+
+    def _keep(self, step: int, probe: dict[str, torch.Tensor]) -> None:
+        for earlier, alike in zip(self.probes, probe["cka"].tolist(), strict=True):
             self.rows.append({"step": step, "earlier": earlier, "cka": alike})
-        self.features[step] = latest
+        self.probes[step] = probe
 
-    def parts(self) -> dict[str, torch.Tensor]:
-        """The features, of which a checkpoint writes each probe's once."""
-        return {f"{PART}{step}": features for step, features in self.features.items()}
+    def file(self, last: bool) -> dict[str, bytes]:
+        """drift.csv by its name, where it is due: at the last probe, and when it has grown by a
+        tenth since it was given. Whole each time, it would cost the more the longer a run is."""
+        if not self.rows or not (last or len(self.rows) > 1.1 * self.in_file):
+            return {}
+        self.in_file = len(self.rows)
+        return {"drift.csv": table(self.rows)}
 
-    def restore(self, rows: Sequence[Mapping], parts: Mapping[str, Any]) -> None:
-        """From a checkpoint's rows and parts, of which others may be of something else."""
-        self.rows = list(rows)
-        self.features = {
-            int(name.removeprefix(PART)): those
-            for name, those in parts.items()
-            if name.startswith(PART)
-        }
+    def parts(self) -> dict[str, dict]:
+        """The probes, of which a checkpoint writes each once."""
+        return {f"{PART}{step}": probe for step, probe in self.probes.items()}
+
+    def restore(self, parts: Mapping[str, Any]) -> None:
+        """From a checkpoint's parts, of which others may be of something else."""
+        self.rows, self.probes, self.in_file = [], {}, 0
+        for name, part in parts.items():
+            if name.startswith(PART):
+                self._keep(int(name.removeprefix(PART)), part)
 
 
 def compact(features: torch.Tensor) -> torch.Tensor:

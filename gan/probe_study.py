@@ -281,7 +281,7 @@ class ProbeStudy:
         drift.csv: how alike the final layer's features are of each two probes so far.
         rotations.png and .csv: real images, then fakes, and Q_D of each in its four rotations.
         """
-        files = {"drift.csv": table(self.drift.rows)} if self.drift.rows else {}
+        files = self.drift.file(last=self.position == self.total_steps)
         if self.generator is not None:
             files["past_fakes.csv"] = table(self.past_fakes)
             latest = self.fakes[self.position][:SAMPLES_IN_A_GRID]
@@ -336,7 +336,6 @@ class ProbeStudy:
                 **{f"generator-{step}": state for step, state in self.recorded.items()},
                 **self.drift.parts(),
             },
-            "drift": list(self.drift.rows),
             "extractor": self.extractor,
             "past_fakes": list(self.past_fakes),
             "probe_c": list(self.probe_c),
@@ -357,7 +356,7 @@ class ProbeStudy:
             kind, _, step = name.partition("-")
             if kind in kept:
                 kept[kind][int(step)] = part
-        self.drift.restore(state["drift"], state["parts"])
+        self.drift.restore(state["parts"])
         self.past_fakes = list(state["past_fakes"])
         self.probe_c[:] = state["probe_c"]
         self.seconds.update(state["seconds"])

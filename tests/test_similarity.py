@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.run import checkpoints
+from forgetting.files import table
 from forgetting.similarity import Drift, cka, compact
 
 
@@ -64,11 +66,26 @@ def test_drift_is_of_each_two_probes_and_goes_on_to_the_bit(digits):
     assert pairs[5, 0] == pytest.approx(cka(images[shown, :9], images[shown, :30]), abs=1e-4)
     assert np.isnan(pairs[7, 0])  # what does not vary is like nothing
     restored = Drift(digits)
-    restored.restore(list(drift.rows), drift.parts() | {"fakes-5": None})
+    restored.restore(drift.parts() | {"fakes-5": None})
     for either in (drift, restored):
         either.add(9, images[shown, :30].cos())
     assert str(restored.rows) == str(drift.rows) and len(drift.rows) == 6
-    assert drift.parts()["features-5"].dtype == torch.float16
+    assert drift.parts()["features-5"]["features"].dtype == torch.float16
+
+
+def test_what_is_written_of_the_drift_does_not_grow_with_what_is_there(digits, tmp_path):
+    drift, written, of_checkpoints = Drift(digits), [], []
+    for step in range(60):
+        drift.add(step, features(step, 5))
+        of_step = [drift.file(last=step == 59), drift.file(last=False)]  # no probe before the other
+        assert not of_step[1]
+        written += [len(content) for content in of_step[0].values()]
+        checkpoints.save(tmp_path, step, {"study": {"parts": drift.parts()}}, keep=1)
+        of_checkpoints.append(checkpoints.stored(tmp_path)[0].stat().st_size)
+    assert written[-1] == len(table(drift.rows)) and sum(written) < 12 * written[-1]
+    assert len(written) < 45
+    a_name = (of_checkpoints[-1] - of_checkpoints[9]) / 50  # of a part's file
+    assert a_name < 100
 
 
 def test_fewer_tested_images_hold_those_of_the_drift(digits):
