@@ -161,14 +161,17 @@ _WHERE = re.compile(r", stored in .*")
 _FOLDERS = re.compile(r"(?:^|(?<=[=:'\"+]))(?:/|~|\.\./)(?:[^'\"+]*/)?")
 
 
+_LABELLED = re.compile(r"\s*dataset\.label\s*=")
+
+
 def _without_paths(value, key=""):
-    """JSON with every path outside the project cut down to its last part. What data are called
-    (`label`) is no path, whatever stands in it."""
+    """JSON with every path outside the project cut down to its last part. What data and classes are
+    called is no path, whatever stands in it."""
     if isinstance(value, dict):
         return {k: _without_paths(v, k) for k, v in value.items()}
     if isinstance(value, list):
-        return [_without_paths(v) for v in value]
-    if not isinstance(value, str) or key == "label" or value.startswith("dataset.label="):
+        return [_without_paths(v, key) for v in value]
+    if not isinstance(value, str) or key in ("label", "classes") or _LABELLED.match(value):
         return value
     return _FOLDERS.sub("", value)
 

@@ -24,16 +24,21 @@ def test_a_label_is_no_path(label, tmp_path):
     config = json.loads((run / "config.json").read_bytes())
     config["dataset"] |= {"label": label, "root": "/home/me/my images"}
     (run / "config.json").write_text(json.dumps(config))
+    info = json.loads((run / "info.json").read_bytes())
+    info["data"]["classes"] = classes = [label.replace("/", "~"), *"123456789"]
+    (run / "info.json").write_text(json.dumps(info))
     record = json.loads((run / "run.json").read_bytes())
-    record["meta"]["options"]["UPDATE"] = [f"dataset.label={label!r}", "dataset.root='/home/me/x'"]
+    words = [f"dataset.label={label!r}", f"dataset.label = {label!r}"]
+    record["meta"]["options"]["UPDATE"] = [*words, "dataset.root='/home/me/x'"]
     record["experiment"]["base_dir"] = "/home/me/project/experiments"
     (run / "run.json").write_text(json.dumps(record))
     assert export([tmp_path / "runs"], tmp_path / "out") == 1
     (out,) = (tmp_path / "out").iterdir()
     published = json.loads((out / "config.json").read_bytes())["dataset"]
     assert (published["label"], published["root"]) == (label, "my images")
-    words = json.loads((out / "run.json").read_bytes())["meta"]["options"]["UPDATE"]
-    assert words == [f"dataset.label={label!r}", "dataset.root='x'"]
+    asked = json.loads((out / "run.json").read_bytes())["meta"]["options"]["UPDATE"]
+    assert asked == [*words, "dataset.root='x'"]
+    assert json.loads((out / "info.json").read_bytes())["data"]["classes"] == classes
     assert "/home/me" not in "".join(path.read_text() for path in out.glob("*.json"))
 
 
