@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -127,6 +129,33 @@ def test_a_download_that_fails_is_the_same_as_no_inception(digits, monkeypatch, 
     monkeypatch.setattr(fidelity, "inception_available", lambda: True)
     assert choose_extractor("digits", digits, tmp_path, "cpu").metric == "fd_digits_cnn"
     assert "could not be downloaded: timed out" in capsys.readouterr().out
+
+
+def test_a_home_folder_that_cannot_be_read_is_the_same_as_no_inception(
+    digits, monkeypatch, tmp_path, capsys
+):
+    """As for root, whom no permission stops here."""
+    look, make = os.stat, os.mkdir
+
+    def refused(real):
+        def of(path, *arguments, **options):
+            if str(path).startswith(str(tmp_path)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *arguments, **options)
+
+        return of
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch/hub"))
+    monkeypatch.setattr(os, "stat", refused(look))
+    monkeypatch.setattr(os, "mkdir", refused(make))
+    with pytest.raises(PermissionError):
+        (tmp_path / "torch").stat()
+    monkeypatch.setattr(fidelity, "answers", lambda *_: False)
+    assert not fidelity.inception_available()
+    monkeypatch.setattr(fidelity, "answers", lambda *_: True)
+    assert choose_extractor("digits", digits, "nowhere", "cpu").metric == "fd_digits_cnn"
+    assert "could not be downloaded: [Errno 13] Permission denied" in capsys.readouterr().out
 
 
 def test_looking_for_inception_ends_in_time(monkeypatch, tmp_path):
