@@ -13,7 +13,6 @@ from PIL import Image, features
 
 from experiments.run.stored import StoredRun
 from experiments.show.texts import EMPTY
-from forgetting.names import printable
 
 TITLE = "Do networks forget when their task keeps moving?"
 STYLE = """
@@ -196,7 +195,6 @@ def _origin(entry: Entry) -> str:
     for run in entry.runs:
         of = (run.data, str(run.preset), run.arm, run.code)
         arms.setdefault((*of, _of_any_seed(run)), []).append(run)
-    any_recording = any("recording" in run.identity for run in entry.runs)
     rows = [
         {
             "runs": ", ".join(f"{run.collection}/{run.id}" for run in runs),
@@ -205,8 +203,8 @@ def _origin(entry: Entry) -> str:
             "arm": arm,
             "seeds": ", ".join(str(run.seed) for run in runs),
             "code version": code,
+            "recordings": ", ".join(filter(None, (run.identity.get("recording") for run in runs))),
         }
-        | ({"recordings": ", ".join(filter(None, map(_recording, runs)))} if any_recording else {})
         for (data, preset, arm, code, _), runs in arms.items()
     ]
     seeds: dict[str, set[int]] = {}
@@ -226,13 +224,9 @@ def _origin(entry: Entry) -> str:
     )
 
 
-def _recording(run: StoredRun) -> str:
-    return printable(run.info["recording"]["name"]) if "recording" in run.identity else ""
-
-
 def _of_any_seed(run: StoredRun) -> str:
     """Its command without the seed, in which a recording of the seed's number is one of $seed."""
-    name = _recording(run)
+    name = run.info["recording"]["name"] if "recording" in run.identity else ""
     numbered = f"{name.removesuffix(str(run.seed))}$seed"
     command = re.sub(r" seed=\d+$", "", run.command)
     if numbered == f"{name}$seed" or shlex.quote(name) != name:
