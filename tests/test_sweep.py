@@ -35,6 +35,8 @@ method = "rotation"
 iterations_per_task = 80
 cycles = 1
 width = 4
+probe_images = 60
+eval_images = 50
 checkpoint_every = 10
 """
 

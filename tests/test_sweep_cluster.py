@@ -134,6 +134,7 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     runs = {run.seed: run for run in stored_runs(tmp_path / "runs")}
     assert sorted(runs) == [0, 1] and len(list((tmp_path / "runs").iterdir())) == 2
     whole = ["with", "quick", "method=rotation", "iterations_per_task=80", "cycles=1", "width=4"]
+    whole += ["probe_images=60", "eval_images=50"]
     for seed in (0, 1):
         uninterrupted = [*whole, f"seed={seed}", "results_dir=whole"]
         assert command("sequential_tasks.py", *uninterrupted, cwd=tmp_path).returncode == 0
