@@ -63,7 +63,10 @@ SETTINGS = {
         of_arm=True,
     ),
     "eval_every": Setting(
-        200, integer(1), "updates between evaluations, beside those around every switch"
+        200, integer(1), "updates between evaluations, beside those at every switch"
+    ),
+    "eval_after_switch": Setting(
+        True, boolean(), "evaluate 1, 10, 20, 50 and 100 updates after a switch, too"
     ),
     "eval_images": Setting(2000, integer(1), "test images of an evaluation, equally many a class"),
     "probe_images": Setting(

@@ -68,6 +68,7 @@ class SequentialTasks:
         probe_features: int,
         loss: str = "bce",
         plant_updates: int = 0,
+        eval_after_switch: bool = True,
         fresh: bool = True,
         method_settings: Mapping | None = None,
         recording=None,
@@ -80,6 +81,7 @@ class SequentialTasks:
         self.arm, self.of_fakes = methods.parse(method), recording is not None
         self.per_task_head, self.omit = head == "per_task", list(omit)
         self.eval_every, self.probe_features = eval_every, probe_features
+        self.after_switch = EVALUATE_AFTER_SWITCH if eval_after_switch else ()
         self.info: dict = dict(self.arm.record)
         self.tasks = len(recording.nets) if recording else len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
@@ -193,9 +195,7 @@ class SequentialTasks:
     def evaluation_due(self) -> bool:
         """Whether to evaluate after the updates done so far."""
         into_task = self.schedule.into(self.position)
-        return (
-            into_task == 0 or into_task in EVALUATE_AFTER_SWITCH or into_task % self.eval_every == 0
-        )
+        return into_task == 0 or into_task in self.after_switch or into_task % self.eval_every == 0
 
     def current_task(self) -> int:
         """The task just trained on (the first one before any update)."""

@@ -81,6 +81,15 @@ def test_measures_of_tasks_by_hand():
     assert of_run(one_task).keys() == {"first_cycle", "last_cycle"}
 
 
+def test_without_evaluations_after_a_switch_nothing_is_said_of_the_climb():
+    steps = np.array([0, 200, 400, 600, 800])
+    logged = of_tasks(steps, steps / 1000, 2)
+    sparse = replace(logged, config={**logged.config, "eval_after_switch": False})
+    assert of_run(sparse).keys() == {
+        "probe_first_cycle", "probe_last_cycle", "probe_gain", "probe_end"
+    }  # fmt: skip
+
+
 def test_what_is_forgotten_is_measured_with_a_head_a_task_alone():
     steps = np.array([0, 1, 200, 201, 400, 401, 600, 601, 800])
     got = of_run(of_tasks(steps, steps / 1000, 2, "per_task"))

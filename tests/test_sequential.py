@@ -151,13 +151,23 @@ def test_evaluating_changes_nothing(digits, spectral_norm):
         assert torch.equal(value, probed.net.state_dict()[name]), name
 
 
-def test_what_is_evaluated_and_when(digits):
-    learner = study(digits, iterations_per_task=300, eval_every=250)
-    due = []
+def due(learner) -> list[int]:
+    """After which of 600 updates it is evaluated."""
+    found = []
     for learner.position in range(601):
         if learner.evaluation_due():
-            due.append(learner.position)
-    assert due == [0, 1, 10, 20, 50, 100, 250, 300, 301, 310, 320, 350, 400, 550, 600]
+            found.append(learner.position)
+    return found
+
+
+def test_evaluations_after_a_switch_can_be_left_out(digits):
+    settings = {"iterations_per_task": 300, "eval_every": 250}
+    assert due(study(digits, **settings, eval_after_switch=False)) == [0, 250, 300, 550, 600]
+
+
+def test_what_is_evaluated_and_when(digits):
+    learner = study(digits, iterations_per_task=300, eval_every=250)
+    assert due(learner) == [0, 1, 10, 20, 50, 100, 250, 300, 301, 310, 320, 350, 400, 550, 600]
     learner.position = 300
     assert learner.current_task() == 0
     values = learner.evaluate()

@@ -31,6 +31,12 @@ def _starts(logged: Logged) -> range:
     return range(0, logged.config["cycles"] * logged.tasks * per_task, per_task)
 
 
+def _followed(logged: Logged) -> bool:
+    """Whether it was evaluated right after every switch, without which a curve between two tasks'
+    ends says nothing of the climb."""
+    return logged.config.get("eval_after_switch", True)
+
+
 @functools.lru_cache(maxsize=1)  # of the run at hand: three measures share them
 def _cycle_means(logged: Logged) -> list[float]:
     """Mean accuracy on the current task over each cycle's iterations. A task's last accuracy is on
@@ -42,18 +48,18 @@ def _cycle_means(logged: Logged) -> list[float]:
 
 
 @measure(MEASURES, "mean accuracy, first cycle", "higher", TASKS, CURRENT)
-def first_cycle(logged: Logged) -> float:
-    return _cycle_means(logged)[0]
+def first_cycle(logged: Logged) -> float | None:
+    return _cycle_means(logged)[0] if _followed(logged) else None
 
 
 @measure(MEASURES, "mean accuracy, last cycle", "higher", TASKS, CURRENT)
-def last_cycle(logged: Logged) -> float:
-    return _cycle_means(logged)[-1]
+def last_cycle(logged: Logged) -> float | None:
+    return _cycle_means(logged)[-1] if _followed(logged) else None
 
 
 @measure(MEASURES, "last cycle minus first", "higher", TASKS, CURRENT)
 def cycle_gain(logged: Logged) -> float | None:
-    means = _cycle_means(logged)
+    means = _cycle_means(logged) if _followed(logged) else []
     return means[-1] - means[0] if len(means) > 1 else None
 
 
@@ -62,7 +68,8 @@ def recovery(logged: Logged) -> float | None:
     """Mean accuracy over a task's first 100 iterations, over all tasks but the first."""
     curve = logged.metrics[CURRENT]
     reach = min(logged.config["iterations_per_task"], RECOVERY_ITERATIONS)
-    climbs = [mean_over_iterations(*curve, s + 1, s + reach) for s in _starts(logged)[1:]]
+    starts = _starts(logged)[1:] if _followed(logged) else []
+    climbs = [mean_over_iterations(*curve, s + 1, s + reach) for s in starts]
     return float(np.mean(climbs)) if climbs else None
 
 
@@ -72,7 +79,8 @@ def switch_fall(logged: Logged) -> float | None:
     With a shared head this fall is forced, since the labels change their meaning."""
     steps, accuracy = logged.metrics[CURRENT]
     after = dict(zip(steps.tolist(), accuracy.tolist(), strict=True))
-    falls = [after[start] - after[start + 1] for start in _starts(logged)[1:]]
+    starts = _starts(logged)[1:] if _followed(logged) else []
+    falls = [after[start] - after[start + 1] for start in starts]
     return float(np.mean(falls)) if falls else None
 
 
