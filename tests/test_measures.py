@@ -83,9 +83,7 @@ def test_measures_of_tasks_by_hand():
 
 def test_without_evaluations_after_a_switch_nothing_is_said_of_the_climb():
     steps = np.array([0, 200, 400, 600, 800])
-    logged = of_tasks(steps, steps / 1000, 2)
-    sparse = replace(logged, config={**logged.config, "eval_after_switch": False})
-    assert of_run(sparse).keys() == {
+    assert of_run(of_tasks(steps, steps / 1000, 2)).keys() == {
         "probe_first_cycle", "probe_last_cycle", "probe_gain", "probe_end"
     }  # fmt: skip
 

@@ -25,16 +25,16 @@ def mean_over_iterations(steps: np.ndarray, values: np.ndarray, start: int, end:
 
 
 def _starts(logged: Logged) -> range:
-    """The updates done before each task, as often as it comes; the study evaluates after the first
-    and after the last update of every one."""
+    """The updates done before each task, as often as it comes; the study evaluates after the last
+    update of every one, and after the first where `eval_after_switch` says so."""
     per_task = logged.config["iterations_per_task"]
     return range(0, logged.config["cycles"] * logged.tasks * per_task, per_task)
 
 
 def _followed(logged: Logged) -> bool:
-    """Whether it was evaluated right after every switch, without which a curve between two tasks'
-    ends says nothing of the climb."""
-    return logged.config.get("eval_after_switch", True)
+    """Whether it was evaluated after every task's first update, without which a curve between two
+    tasks' ends says nothing of the climb."""
+    return {start + 1 for start in _starts(logged)} <= set(logged.metrics[CURRENT][0].tolist())
 
 
 @functools.lru_cache(maxsize=1)  # of the run at hand: three measures share them
