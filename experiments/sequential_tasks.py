@@ -68,6 +68,12 @@ SETTINGS = {
     "eval_after_switch": Setting(
         True, boolean(), "evaluate 1, 10, 20, 50 and 100 updates after a switch, too"
     ),
+    "relearning": Setting(
+        True,
+        boolean(),
+        "at the end, how soon each past generator is learnt again",
+        streams.of_fakes,
+    ),
     "eval_images": Setting(2000, integer(1), "test images of an evaluation, equally many a class"),
     "probe_images": Setting(
         5000, integer(2), "training images of the linear probes at a task's end"

@@ -69,6 +69,7 @@ class SequentialTasks:
         loss: str = "bce",
         plant_updates: int = 0,
         eval_after_switch: bool = True,
+        relearning: bool = True,
         fresh: bool = True,
         method_settings: Mapping | None = None,
         recording=None,
@@ -82,6 +83,7 @@ class SequentialTasks:
         self.per_task_head, self.omit = head == "per_task", list(omit)
         self.eval_every, self.probe_features = eval_every, probe_features
         self.after_switch = EVALUATE_AFTER_SWITCH if eval_after_switch else ()
+        self.relearning = relearning
         self.info: dict = dict(self.arm.record)
         self.tasks = len(recording.nets) if recording else len(dataset.classes)
         task_order = resolved_order(order, self.tasks, seed)
@@ -220,7 +222,8 @@ class SequentialTasks:
             values |= self._probe_maps(maps)
         if self.of_fakes and not self.without_tasks:
             values |= self.held_out.probe(self._read, vectors) if ended else {}
-            values |= self._relearn() if self.position == self.total_steps else {}
+            at_the_end = self.position == self.total_steps
+            values |= self._relearn() if at_the_end and self.relearning else {}
         return values
 
     def _probe_final_layer(self, vectors: torch.Tensor) -> dict[str, float]:
