@@ -110,7 +110,7 @@ class Method(nn.Module):
             else:
                 setattr(self, name, copy.deepcopy(value))
 
-    def lost(self) -> dict[str, str]:
+    def unsaved(self) -> dict[str, str]:
         """Attributes that are no part of a checkpoint and may well be changed, and their types."""
         constant = torch.Generator | torch.device | torch.dtype | Learner
         return {
@@ -185,7 +185,7 @@ class Learner:
                 raise UserError(f"{method.name}: there are two methods of that name")
             self.methods[method.name] = method
             method.setup(self)
-            for attribute, kind in method.lost().items():
+            for attribute, kind in method.unsaved().items():
                 print(
                     f"warning: {method.name}: its {attribute}, a {kind}, is no part of a "
                     f"checkpoint; a run that is taken up again has what setup makes of it"
