@@ -90,6 +90,8 @@ def test_pages_show_their_tables(frames):
         "results.md": [
             *["memory", "memory", "differences"],
             *["memory", "differences"],
+            *["measures", "differences"],
+            *["memory", "differences"],
         ],
     }
 
