@@ -93,22 +93,6 @@ def test_one_seed_repeats_to_the_bit_and_two_differ(tmp_path, capsys):
     assert first["accuracy/current"] != other["accuracy/current"]
 
 
-@pytest.mark.parametrize("stream", ["one_vs_all", "fakes"])
-def test_evaluated_at_the_turns_ends_alone(stream, tmp_path, capsys):
-    words = [*TINY, f"stream.name={stream}", "method=vanilla", f"results_dir={tmp_path}"]
-    words += [
-        "iterations_per_task=3",
-        "eval_every=3",
-        "eval_after_switch=False",
-        "relearning=False",
-    ]
-    assert in_process(capsys, "with", *words)[0] == 0
-    (run,) = stored_runs(tmp_path)
-    assert set(np.diff(run.metrics["accuracy/current"][0])) == {3}
-    assert "final_layer_end" in run.result and "recovery" not in run.result
-    assert not any(name.startswith("relearning") for name in {*run.metrics, *run.result})
-
-
 def test_killed_at_any_moment_it_resumes_to_the_bit(tmp_path):
     arguments = ["with", "quick", "iterations_per_task=20", "cycles=1", "method=rotation"]
     arguments += ["checkpoint_every=7", "device=cpu"]

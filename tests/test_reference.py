@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
+from experiments import compare, load_measures
 from experiments.run.packed import files_of
 from experiments.run.stored import run_folders, runs_and_rest
 from experiments.show import grids
@@ -142,6 +143,26 @@ def test_numbers_in_sentences_are_theirs(frames, page, words, table, row, column
     (value,) = frame[column][:1]
     text = " ".join((PROJECT / page).read_text().split())
     assert words.format(value.removesuffix(" undecided")) in text
+
+
+@pytest.mark.parametrize(
+    "words,metric,of",
+    [
+        ("memory differs by {} from that above", "memory", "loss=hinge"),
+        ("by {} of AUC on the same recordings", "past_auc", "stream.switch=gradual"),
+        ("memory differs by {} from width 16's", "memory", "width=64"),
+    ],
+)
+def test_other_settings_are_compared_with_the_claims_on_the_same_recordings(words, metric, of):
+    """of: what tells the settings from those of the plan `opponents`."""
+    table = load_measures(REFERENCE)
+    table = table[(table.metric == metric) & (table.arm == "vanilla")]
+    usual = table.settings.str.contains("loss=bce.*switch=abrupt, width=16")
+    other = table.settings.str.contains(of)
+    table = table.assign(arm=np.where(usual, "usual", of), settings="")[usual | other]
+    (row,) = compare(table, baseline="usual").itertuples()
+    said = words.format(f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
+    assert said in " ".join((PROJECT / "docs/results.md").read_text().split())
 
 
 def test_no_other_number_of_a_result_is_in_the_readmes_sentences():

@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from conftest import TINY, command
 
+from experiments.run.stored import stored_runs
 from forgetting.errors import UserError
 from forgetting.seeding import generator
 from forgetting.settings import validate
@@ -152,3 +155,15 @@ def test_bad_settings_are_one_line(name, value, line):
 def test_an_order_of_other_tasks_is_refused():
     with pytest.raises(UserError, match=r"stream.order: it must have each of the 10 tasks once"):
         resolved_order([1, 0], 10, 0)
+
+
+@pytest.mark.parametrize("stream", ["one_vs_all", "fakes"])
+def test_evaluated_at_the_turns_ends_alone(stream, tmp_path):
+    words = ["with", *TINY, f"stream.name={stream}", "method=vanilla", "results_dir=runs"]
+    words += ["eval_every=3", "eval_after_switch=False", "relearning=False"]
+    done = command("sequential_tasks.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = stored_runs(tmp_path / "runs")
+    assert set(np.diff(run.metrics["accuracy/current"][0])) == {3}
+    assert "final_layer_end" in run.result and "recovery" not in run.result
+    assert not any(name.startswith("relearning") for name in {*run.metrics, *run.result})

@@ -1,6 +1,7 @@
 """One task after another: accuracy on the task at hand, and probes at the tasks' ends."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,17 +25,13 @@ def mean_over_iterations(steps: np.ndarray, values: np.ndarray, start: int, end:
     return float(np.trapezoid(np.interp(x, steps, values), x) / (end - start))
 
 
-def _starts(logged: Logged) -> range:
-    """The updates done before each task, as often as it comes; the study evaluates after the last
-    update of every one, and after the first where `eval_after_switch` says so."""
+def _starts(logged: Logged) -> Sequence[int]:
+    """The updates done before each task, as often as it comes. None where not each one's first
+    update was evaluated (`eval_after_switch`): a curve between two tasks' ends says nothing of the
+    climb."""
     per_task = logged.config["iterations_per_task"]
-    return range(0, logged.config["cycles"] * logged.tasks * per_task, per_task)
-
-
-def _followed(logged: Logged) -> bool:
-    """Whether it was evaluated after every task's first update, without which a curve between two
-    tasks' ends says nothing of the climb."""
-    return {start + 1 for start in _starts(logged)} <= set(logged.metrics[CURRENT][0].tolist())
+    starts = range(0, logged.config["cycles"] * logged.tasks * per_task, per_task)
+    return starts if np.isin(np.add(starts, 1), logged.metrics[CURRENT][0]).all() else ()
 
 
 @functools.lru_cache(maxsize=1)  # of the run at hand: three measures share them
@@ -43,23 +40,23 @@ def _cycle_means(logged: Logged) -> list[float]:
     all test images, the others are on the evaluation's share of them."""
     curve, length = logged.metrics[CURRENT], logged.config["iterations_per_task"]
     means = [mean_over_iterations(*curve, s + 1, s + length) for s in _starts(logged)]
-    cycles = np.split(np.array(means), logged.config["cycles"])
+    cycles = np.split(np.array(means), logged.config["cycles"]) if means else ()
     return [float(np.mean(cycle)) for cycle in cycles]
 
 
 @measure(MEASURES, "mean accuracy, first cycle", "higher", TASKS, CURRENT)
 def first_cycle(logged: Logged) -> float | None:
-    return _cycle_means(logged)[0] if _followed(logged) else None
+    return next(iter(_cycle_means(logged)), None)
 
 
 @measure(MEASURES, "mean accuracy, last cycle", "higher", TASKS, CURRENT)
 def last_cycle(logged: Logged) -> float | None:
-    return _cycle_means(logged)[-1] if _followed(logged) else None
+    return next(reversed(_cycle_means(logged)), None)
 
 
 @measure(MEASURES, "last cycle minus first", "higher", TASKS, CURRENT)
 def cycle_gain(logged: Logged) -> float | None:
-    means = _cycle_means(logged) if _followed(logged) else []
+    means = _cycle_means(logged)
     return means[-1] - means[0] if len(means) > 1 else None
 
 
@@ -68,8 +65,7 @@ def recovery(logged: Logged) -> float | None:
     """Mean accuracy over a task's first 100 iterations, over all tasks but the first."""
     curve = logged.metrics[CURRENT]
     reach = min(logged.config["iterations_per_task"], RECOVERY_ITERATIONS)
-    starts = _starts(logged)[1:] if _followed(logged) else []
-    climbs = [mean_over_iterations(*curve, s + 1, s + reach) for s in starts]
+    climbs = [mean_over_iterations(*curve, s + 1, s + reach) for s in _starts(logged)[1:]]
     return float(np.mean(climbs)) if climbs else None
 
 
@@ -79,8 +75,7 @@ def switch_fall(logged: Logged) -> float | None:
     With a shared head this fall is forced, since the labels change their meaning."""
     steps, accuracy = logged.metrics[CURRENT]
     after = dict(zip(steps.tolist(), accuracy.tolist(), strict=True))
-    starts = _starts(logged)[1:] if _followed(logged) else []
-    falls = [after[start] - after[start + 1] for start in starts]
+    falls = [after[start] - after[start + 1] for start in _starts(logged)[1:]]
     return float(np.mean(falls)) if falls else None
 
 
