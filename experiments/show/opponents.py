@@ -30,7 +30,7 @@ from forgetting.measures import Logged, accuracy_matrix, meets_fakes
 
 JOINT = "joint"  # as an arm: the baseline, with all generators at once
 PER_LINE = 5  # matrices
-TICKS = 8  # at most, of generators
+TICKS = 4  # at most, of generators
 # Heights in inches: matrices, of a line's width and beside it; curves and an entry of their legend;
 # an arm's row, and what is around all of them.
 LINE, BESIDE, HIGHEST = 5.5, 0.65, 2.05
