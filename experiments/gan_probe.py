@@ -12,6 +12,7 @@ from experiments.run.settings import (
     arm_setting,
     common,
     default_path,
+    digits_unless_named,
     never,
     tell,
 )
@@ -145,7 +146,7 @@ PRESETS = {
     "quick": (
         "Handwritten digits that need no download: about a minute for both arms.",
         {
-            "dataset.name": "digits",
+            "dataset.name": digits_unless_named,
             "steps": 400,
             "boundary_every": 100,
             "width": 16,

@@ -4,7 +4,13 @@ One binary classifier learns "class c against all others" for each class in turn
 alone (vanilla) or with a rotation loss beside it (rotation).
 """
 
-from experiments.run.settings import OF_THE_RUNNER, arm_setting, common, tell
+from experiments.run.settings import (
+    OF_THE_RUNNER,
+    arm_setting,
+    common,
+    digits_unless_named,
+    tell,
+)
 from experiments.run.study import Experiment, Study, has_code_version
 from forgetting import arms, streams
 from forgetting.errors import UserError
@@ -100,7 +106,7 @@ PRESETS = {
     "quick": (
         "Handwritten digits that need no download: under a minute for both arms.",
         {
-            "dataset.name": "digits",
+            "dataset.name": digits_unless_named,
             "stream.recording": _by_stream(None, "digits"),
             "iterations_per_task": _by_stream(100, 60),
             "width": _by_stream(32, 16),

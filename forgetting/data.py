@@ -162,10 +162,13 @@ def _image_folder(root: Path, size: int, least_classes: int, memory: int | None)
 
 
 def choose(root: str | Path) -> tuple[str, str]:
-    """What `dataset.name=auto` means here: ("cifar10" or "digits", the reason in words)."""
+    """What `dataset.name=auto` means here: ("cifar10", "image_folder" or "digits", the reason in
+    words)."""
     from torchvision.datasets import CIFAR10
 
     shown = printable(root)
+    if all((Path(root) / split).is_dir() for split in ("train", "test")):
+        return "image_folder", f"{shown} holds train and test"
     try:
         CIFAR10(root, train=False)
         return "cifar10", f"CIFAR-10 is in {shown}"

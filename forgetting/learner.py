@@ -15,6 +15,7 @@ from torch import nn
 from forgetting.batch import Batch, Outputs
 from forgetting.errors import UserError
 from forgetting.networks import buffers_kept, build, initialised, normalise_spectrally, scale_images
+from forgetting.returned import explain_kept_graph, metrics_of, require_loss, require_rows
 from forgetting.seeding import derived_seed, generator
 from forgetting.settings import Setting
 
@@ -185,6 +186,11 @@ class Learner:
                 raise UserError(f"{method.name}: there are two methods of that name")
             self.methods[method.name] = method
             method.setup(self)
+            if any(p is own for p in net.parameters() for own in method.parameters()):
+                raise UserError(
+                    f"{method.name}: its setup makes the net itself a part of the method; hooks "
+                    f"get it as learner.net, and copy.deepcopy(learner.net) is an old copy"
+                )
             for attribute, kind in method.unsaved().items():
                 print(
                     f"warning: {method.name}: its {attribute}, a {kind}, is no part of a "
@@ -247,6 +253,7 @@ class Learner:
         joining = self._joining(batch.player)
         for method in sorted(joining, key=lambda method: method.sees_all):
             method.extend(batch, drawn[method.name])
+            require_rows(batch, method.name)
         parts = [batch.images, *batch.extra.values()]
         images = torch.cat(parts) if batch.extra else batch.images
         with self.autocast():
@@ -260,7 +267,7 @@ class Learner:
             for method in joining:
                 term = method.loss(self, batch, out, drawn[method.name])
                 if term is not None:
-                    _require_scalar(term, method.name, batch.step)
+                    require_loss(term, method.name, batch.step)
                     found[_loss_name(method, batch.player)] = term
         return found
 
@@ -301,12 +308,16 @@ class Learner:
         of_methods = {_loss_name(method, batch.player) for method in joining if readers}
         first = [weight * v for name, (weight, v) in losses.items() if name not in of_methods]
         others = [weight * v for name, (weight, v) in losses.items() if name in of_methods]
-        if first:
-            sum(first).backward(retain_graph=bool(others))
-        for method in readers:
-            method.after_objective(self, batch)
-        if others:
-            sum(others).backward()
+        try:
+            if first:
+                sum(first).backward(retain_graph=bool(others))
+            for method in readers:
+                method.after_objective(self, batch)
+            if others:
+                sum(others).backward()
+        except RuntimeError as error:
+            explain_kept_graph(joining, error)
+            raise
 
     def boundary(self, batches: Callable[[], Iterator[Batch]], *others: nn.Module) -> None:
         """Tell the methods that the task is about to change. batches: makes batches of the task
@@ -348,7 +359,7 @@ class Learner:
         """The methods' own metrics of held-out images (N, 3, S, S) uint8."""
         found = {}
         for method in self.methods.values():
-            found |= method.evaluate(self, images)
+            found |= metrics_of(method.name, method.evaluate(self, images))
         return found
 
     # ---- everything the next update depends on ----
@@ -370,15 +381,3 @@ class Learner:
 
 def _loss_name(method: Method, player: str) -> str:
     return f"loss/{method.name}{PLAYERS[player]}"
-
-
-def _require_scalar(term, method: str, step: int) -> None:
-    """UserError unless `term` is what `Method.loss` is to return."""
-    pair = isinstance(term, tuple) and len(term) == 2
-    loss = term[1] if pair else term
-    what = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-    if not pair:
-        what = f"{type(loss).__name__} alone"
-    if not pair or not isinstance(loss, torch.Tensor) or loss.dim():
-        wanted = "a weight and a scalar tensor"
-        raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")

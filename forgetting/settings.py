@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -63,14 +64,19 @@ def integer(at_least: int, at_most: int = LARGEST) -> Rule:
 
 
 def number(above: float | None = None, at_least: float | None = None) -> Rule:
-    words = f"a number above {above:g}" if above is not None else f"a number, {at_least:g} or more"
+    words = "a number"
+    if above is not None:
+        words += f" above {above:g}"
+    elif at_least is not None:
+        words += f", {at_least:g} or more"
 
     def accept(value):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
         value = float(value)
-        inside = value > above if above is not None else value >= at_least
-        if not inside or value == float("inf"):  # NaN is never inside
+        inside = above is None or value > above
+        inside &= at_least is None or value >= at_least
+        if not inside or not math.isfinite(value):
             raise ValueError
         return value
 

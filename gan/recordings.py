@@ -68,8 +68,9 @@ class Recording:
         size = dataset.train_images.shape[-1]
         if size != self.size:
             raise UserError(
-                f"stream.recording: {self.name} is of images of {self.size} pixels, these have "
-                f"{size}; set dataset.size={self.size}"
+                f"stream.recording: {self.name} is of {self.label} at {self.size} pixels, and this "
+                f"is {dataset.label} at {size}; set dataset.size={self.size}, or of other images "
+                f"record a GAN trained on them, as docs/streams.md shows"
             )
         if dataset.fingerprint != self.fingerprint:
             raise UserError(

@@ -213,7 +213,10 @@ def test_from_a_gan_to_its_opponents_by_the_commands(tmp_path):
         (["stream.name=fakes", "head=per_task"], "head: it must be shared with stream.name=fakes"),
         (["stream.name=fakes", "batch_size=33"], "batch_size: half of it are fakes"),
         (["stream.name=fakes", "rotated_images=40"], "rotated_images: it must be at most half of"),
-        (["stream.name=fakes", "dataset.size=16"], "stream.recording: digits is of images of 8"),
+        (
+            ["stream.name=fakes", "dataset.size=16"],
+            "stream.recording: digits is of handwritten digits (scikit-learn) at 8",
+        ),
         (["stream.name=fakes", "stream.order=[0,1]"], "stream.order: it must have each of the 8"),
     ],
 )

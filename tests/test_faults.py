@@ -30,13 +30,13 @@ def fails_in_one_line(done, says):
 
 @pytest.mark.parametrize(
     "kilobytes,first_to_fail",
-    [(15, "checkpoint"), (45, "metrics.json")],
+    [(15, "checkpoint"), (90, "metrics.json")],
     ids=["checkpoint", "metrics"],
 )
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
     kilobytes, first_to_fail, tmp_path
 ):
-    """No file may grow beyond the limit: the first checkpoint is larger than 15 kB; with 45 kB it
+    """No file may grow beyond the limit: the first checkpoint is larger than 15 kB; with 90 kB it
     fits, and the metrics of five cycles outgrow it."""
 
     def limit():

@@ -113,7 +113,9 @@ def test_other_images_or_another_size_are_one_line(digits, recording):
     from dataclasses import replace
 
     recording.require(digits)
-    with pytest.raises(UserError, match=r"tiny is of images of 8 pixels.*set dataset.size=8"):
+    with pytest.raises(
+        UserError, match=r"tiny is of .* at 8 pixels, and this.*set dataset.size=8, or "
+    ):
         images = digits.train_images.repeat_interleave(2, 2).repeat_interleave(2, 3)
         recording.require(replace(digits, train_images=images))
     with pytest.raises(UserError, match="tiny is of other images"):

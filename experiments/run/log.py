@@ -81,4 +81,6 @@ class Log:
 
 def _require_finite(name: str, value: float, step: int) -> None:
     if not math.isfinite(value):
-        raise Diverged(f"{name} is {value} at step {step}; a lower lr may help")
+        # At the first update the net is as it was drawn: it cannot be the learning rate's.
+        hint = "; a lower lr may help" if step > 1 else ""
+        raise Diverged(f"{name} is {value} at step {step}{hint}")

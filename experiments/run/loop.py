@@ -16,6 +16,7 @@ from experiments.run.stopping import Interrupted, Stop, StoppedNow
 from forgetting import data
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
+from forgetting.seeding import restore_shared_draws, shared_draws
 
 
 def run_to_the_end(run, study, settings, dataset, checkpoint, stop: Stop) -> dict[str, float]:
@@ -141,6 +142,7 @@ class _Training:
             "evaluated": evaluated,
             "fingerprint": self.dataset.fingerprint,
             "threads": torch.get_num_threads(),
+            "shared_draws": shared_draws(),
             "seconds": dict(self.seconds),
         }
 
@@ -148,6 +150,7 @@ class _Training:
         self.learner.load_state_dict(state["study"])
         self.log.restore(state["metrics"], state["loss_sums"])
         self.seconds.update(state["seconds"])
+        restore_shared_draws(state["shared_draws"])
 
     def save(self, state: dict) -> None:
         if self.device.type == "cuda":

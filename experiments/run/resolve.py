@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from experiments.run import progress
+from experiments.run.settings import default_path
 from forgetting import data
 from forgetting.devices import bf16_is_native
 from forgetting.errors import UserError
@@ -34,6 +35,11 @@ def resolve(
                 f"dataset.name: the preset {settings['preset']} needs CIFAR-10, and {why}; put "
                 f"cifar-10-batches-py there, or use dataset.name=image_folder dataset.root=DIR, "
                 f"or the preset quick"
+            )
+        if name == "digits" and settings["dataset.root"] != default_path("data"):
+            raise UserError(
+                f"dataset.root: {why}, and there are no folders train and test in it; it is of no "
+                f"use to the digits of scikit-learn"
             )
         print(f"DATA: dataset.name=auto takes {name}, because {why}")
         settings["dataset.name"] = name

@@ -35,6 +35,11 @@ def default_path(inside: str) -> str:
     return os.path.relpath(PROJECT / inside)
 
 
+def digits_unless_named(asked: Mapping[str, Any]) -> str:
+    """`dataset.name` of a small preset: digits, unless a folder of other images was named."""
+    return "auto" if "dataset.root" in asked else "digits"
+
+
 def never(settings: Mapping[str, Any]) -> bool:
     """For a setting from which others follow: a run computes from those."""
     return False

@@ -13,6 +13,7 @@ from sacred import SETTINGS, Experiment
 
 from experiments import PROJECT
 from forgetting.arms import names
+from forgetting.declared import require_known
 from forgetting.errors import UserError
 from forgetting.methods import Arm, Model, available, overridable, parse
 from forgetting.settings import Setting, check_key, overridden
@@ -72,6 +73,9 @@ class Study:
         if not arm:
             return dict(self.settings)
         of_arm = self.parse(arm)
+        known = {key: None for study in studies().values() for key in study.settings}
+        for method in of_arm.methods:
+            require_known(method, f"{method.name}.py", known)
         return {**overridden(self.settings, of_arm.overrides), **of_arm.settings}
 
     def explicit(

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from forgetting.declared import require_whole
 from forgetting.errors import UserError
 from forgetting.learner import Method
 from forgetting.settings import Setting, validate, with_defaults
@@ -289,9 +290,10 @@ def _user_method(path: Path, sha256: str) -> type[Method]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        lines = [f"line {error.lineno}: "] if isinstance(error, SyntaxError) else [""]
-        what = " ".join(str(error).split())
-        raise UserError(f"{path.name}: {lines[0]}{type(error).__name__}: {what}") from None
+        where, what = "", " ".join(str(error).split())
+        if isinstance(error, SyntaxError):
+            where, what = f"line {error.lineno}: ", error.msg
+        raise UserError(f"{path.name}: {where}{type(error).__name__}: {what}") from None
     return _method_in(module, path.stem)
 
 
@@ -308,32 +310,9 @@ def _method_in(module: ModuleType, name: str) -> type[Method]:
         raise UserError(
             f"{Path(module.__file__).name}: it must have one Method in it, not {len(found)}"
         )
-    _require_hooks(found[0], Path(module.__file__).name)
+    require_whole(found[0], Path(module.__file__).name, inspect.getsource(module))
     found[0].name = name
     return found[0]
-
-
-def _require_hooks(method: type[Method], file: str) -> None:
-    """UserError for what looks like a hook of `Method` and would never be called as one."""
-    ways_in = [k for k in (*vars(Method), *Method.__annotations__) if not k.startswith("_")]
-    for name, value in vars(method).items():
-        meant = getattr(Method, name, None)
-        if not name.startswith("_") and name not in ways_in and meant is None:
-            near = difflib.get_close_matches(name, ways_in, n=1, cutoff=0.75)
-            if near:
-                raise UserError(
-                    f"{file}: {name} is nothing that a method has; did you mean {near[0]}? (the "
-                    f"name of a helper begins with _)"
-                )
-        elif inspect.isfunction(value) and inspect.isfunction(meant):
-            wanted = list(inspect.signature(meant).parameters)
-            try:
-                inspect.signature(value).bind(*wanted)
-            except TypeError:
-                has = ", ".join(inspect.signature(value).parameters)
-                raise UserError(
-                    f"{file}: {name} must take ({', '.join(wanted)}), not ({has})"
-                ) from None
 
 
 def place_in_users_file(error: Exception) -> str | None:

@@ -1,0 +1,79 @@
+"""What a method's hooks give back, checked: a mistake in them is one line that names the method."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from forgetting.batch import COLUMNS, Batch
+from forgetting.errors import UserError
+
+
+def require_loss(term: Any, method: str, step: int) -> None:
+    """UserError unless `term` is what `Method.loss` is to return."""
+    pair = isinstance(term, tuple) and len(term) == 2
+    loss = term[1] if pair else term
+    what = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+    if not pair:
+        what = f"{type(loss).__name__} alone"
+    elif isinstance(term[0], torch.Tensor) and not isinstance(loss, torch.Tensor):
+        what = "these the other way round"
+    if not pair or not isinstance(loss, torch.Tensor) or loss.dim():
+        wanted = "a weight and a scalar tensor"
+        raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")
+
+
+def require_rows(batch: Batch, method: str) -> None:
+    """UserError unless the batch that a method's `extend` leaves is whole."""
+    n, shape = len(batch.images), tuple(batch.images.shape[1:])
+    for name in COLUMNS:
+        column = batch.column(name)
+        if column is not None and len(column) != n:
+            raise UserError(
+                f"{method}: its extend leaves {n} images and {len(column)} {name}; batch.add takes "
+                f"a column of each, as batch.columns(rows) gives them"
+            )
+    for name, rows in batch.extra.items():
+        if rows.dim() != 4 or tuple(rows.shape[1:]) != shape:
+            raise UserError(
+                f"{method}: its extend must put images (M, {', '.join(map(str, shape))}) into "
+                f"batch.extra[{name!r}], not {tuple(rows.shape)}"
+            )
+
+
+def explain_kept_graph(methods: Iterable[nn.Module], error: RuntimeError) -> None:
+    """UserError where the gradient went back into an update before this one."""
+    kept = [
+        f"{method.name}: its {name}"
+        for method in methods
+        for name, value in vars(method).items()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+    ]
+    if kept and "second time" in str(error):
+        raise UserError(
+            f"{kept[0]} still has the graph of the update it is from; keep it by .detach()"
+        ) from error
+
+
+def metrics_of(method: str, returned: Any) -> dict[str, float]:
+    """What a method's `evaluate` returned; UserError unless it is numbers, each under a name that
+    no metric of a study can have."""
+    if not isinstance(returned, Mapping):
+        kind = type(returned).__name__
+        raise UserError(f"{method}: its evaluate must return {{name: number}}, not {kind}")
+    found = {}
+    for name, value in returned.items():
+        of_method = isinstance(name, str) and method in name.split("/")
+        if not of_method or name.startswith("loss/"):
+            raise UserError(
+                f"{method}: its evaluate gives {name!r}; name it by the method, as in "
+                f"{method}/share"
+            )
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(
+                f"{method}: its evaluate gives no number for {name}, but {type(value).__name__}"
+            ) from None
+    return found

@@ -1,0 +1,151 @@
+"""A mistake in a method of one's own is one line that says what would be right."""
+
+import re
+
+import pytest
+from test_arms import SEQUENTIAL, run  # noqa: F401
+from test_own_method import CODE
+from test_sequential import study
+from torture import metrics
+
+from experiments import gan_probe, sequential_tasks
+from forgetting.errors import UserError
+from forgetting.methods import available, parse
+
+LOSS = "return self.weight, F.mse_loss(self.head(features)[0].float(), self.memory)"
+EVALUATE = "\n    def evaluate(self, learner, images):\n        return {}\n"
+EXTEND = "\n    def extend(self, batch, drawn):\n        {}\n"
+SETTING = 'Setting(0.1, number(at_least=0), "of the prediction\'s squared error")'
+
+
+def with_line(line: str) -> str:
+    return CODE.replace("    source =", f"    {line}\n    source =")
+
+
+@pytest.mark.parametrize(
+    "text,line",
+    [
+        (CODE + "\n    def __init__(self, values, seed):\n        self.x = 1\n",
+         "a method has no __init__ of its own; what it keeps is made in setup"),
+        (CODE + "\n    def on_task_end(self, learner):\n        pass\n",
+         "on_task_end is nothing that a method has; there are setup, draw, extend, loss, "),
+        (with_line('uses = "rotation_weight"'),
+         'uses must be names, as in ("rotation_weight",), not \'rotation_weight\''),
+        (with_line("players = (3,)"), 'players must be names, as in ("(3,)",), not (3,)'),
+        (with_line('players = ("discriminatr",)'),
+         "players: discriminatr is no player; did you mean discriminator?"),
+        (with_line('overrides = ["lr"]'), "overrides must be settings and their values"),
+        (CODE.replace(f'"weight": {SETTING}', f'"draws": {SETTING}'),
+         "settings: draws is a part of every method already; take another name"),
+        (CODE.replace(SETTING, "0.1"),
+         "settings: weight must be a Setting(default, rule, help), not 0.1"),
+        (CODE.replace("number(at_least=0)", "number"),
+         "settings: the rule of weight must be one of forgetting/settings.py's; call it"),
+        (CODE.replace("Setting(0.1", "Setting(-1"),
+         "settings: weight must be a number, 0 or more, and its default is -1"),
+        (CODE.replace('settings = {"weight"', 'settings = 3 or {"weight"'),
+         "settings must be {name: Setting(default, rule, help)}"),
+        ("class A(:\n    pass", "line 1: SyntaxError: invalid syntax"),
+    ],
+)  # fmt: skip
+def test_what_would_be_passed_over_is_refused_as_the_file_is_read(text, line, tmp_path):
+    path = tmp_path / "my_idea.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(f"my_idea.py: {line}")) as refused:
+        parse(str(path))
+    assert "\n" not in str(refused.value) and str(refused.value).count("my_idea.py") == 1
+
+
+@pytest.mark.parametrize(
+    "what", ['uses = ("rotatoin_weight",)', 'overrides = {"rotatoin_weight": 1}']
+)
+def test_a_setting_that_no_study_has_is_refused(what, tmp_path):
+    path = tmp_path / "my_idea.py"
+    path.write_text(with_line(what))
+    line = "rotatoin_weight is no setting of a study; did you mean rotation_weight?"
+    for of, arm in ((sequential_tasks.STUDY, str(path)), (gan_probe.STUDY, f"uncond+{path}")):
+        with pytest.raises(UserError, match=re.escape(line)):
+            of.table(arm)
+
+
+def test_a_helper_that_the_file_calls_and_what_a_variant_inherits_may_have_any_name(tmp_path):
+    path = tmp_path / "my_idea.py"
+    path.write_text(
+        CODE.replace("self.head(features)[0]", "self.predicted(features)")
+        + "\n    def predicted(self, features):\n        return self.head(features)[0]\n"
+    )
+    assert parse(str(path)).name == "my_idea"
+    assert "weight_at" in vars(available()["ssgan_ms"])  # a helper of rotation's
+
+
+NET = CODE.replace("(self, learner):", "(self, learner):\n        self.net = learner.net", 1)
+KEPT = "f = features.float().mean() + getattr(self, 'last', 0.0)\n        self.last = f\n        "
+FEWER = 'batch.add(batch.images[:4], {"targets": batch.targets[:4]}, real=True)'
+SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
+
+
+@pytest.mark.parametrize(
+    "text,line",
+    [
+        (NET, "my_idea: its setup makes the net itself a part of the method; hooks get it as "),
+        (
+            CODE.replace(LOSS, f"{KEPT}return 1.0, f"),
+            "my_idea: its last still has the graph of the update it is from; keep it by .detach()",
+        ),
+        (
+            CODE.replace(LOSS, "return features.float().mean(), 0.1"),
+            "my_idea: its loss must be a weight and a scalar tensor, not these the other way round",
+        ),
+        (
+            CODE + EXTEND.format(FEWER),
+            "my_idea: its extend leaves 20 images and 16 tasks; batch.add takes a column of each",
+        ),
+        (
+            CODE + EXTEND.format(SMALLER),
+            "my_idea: its extend must put images (M, 3, 8, 8) into batch.extra['my_idea'], not (4,",
+        ),
+    ],
+)
+def test_a_mistake_in_a_hook_names_the_method(text, line, tmp_path, digits):
+    path = tmp_path / "my_idea.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(line)):
+        of = study(digits, method=str(path))
+        for _ in range(3):
+            of.step()
+
+
+@pytest.mark.parametrize(
+    "result,line",
+    [
+        ('{"accuracy/current": 0.5}', "its evaluate gives 'accuracy/current'; name it by the"),
+        ('{"loss/my_idea": 0.5}', "its evaluate gives 'loss/my_idea'; name it by the method"),
+        ('{"my_idea/share": "half"}', "its evaluate gives no number for my_idea/share, but str"),
+        ('{"my_idea/share": images.float()}', "its evaluate gives no number for my_idea/share"),
+        ("0.5", "its evaluate must return {name: number}, not float"),
+    ],
+)  # fmt: skip
+def test_a_methods_metrics_are_numbers_under_its_own_name(result, line, tmp_path, digits):
+    path = tmp_path / "my_idea.py"
+    path.write_text(CODE + EVALUATE.replace("{}", result))
+    with pytest.raises(UserError, match=re.escape(line)):
+        study(digits, method=str(path)).evaluate()
+
+
+def test_what_evaluate_measures_is_logged(tmp_path, digits):
+    path = tmp_path / "my_idea.py"
+    path.write_text(CODE + EVALUATE.replace("{}", '{"my_idea/bright": images.float().mean()}'))
+    assert 0 < study(digits, method=str(path)).evaluate()["my_idea/bright"] < 255
+
+
+def test_draws_that_are_not_the_methods_own_go_on_as_well(tmp_path, run):  # noqa: F811
+    """A run that is taken up again draws what it would have drawn, whatever it draws from."""
+    noise = "torch.rand(()) + random.random() + float(np.random.rand())"
+    text = CODE.replace("import torch\n", "import random\n\nimport numpy as np\nimport torch\n", 1)
+    (tmp_path / "my_idea.py").write_text(text.replace(LOSS, f"{LOSS} * ({noise})"))
+    words = ["method=./my_idea.py", "iterations_per_task=40", "checkpoint_every=7"]
+    assert run(SEQUENTIAL, *words, "results_dir=whole").returncode == 0
+    assert run(SEQUENTIAL, *words, "stop_after=0.2s").returncode == 75
+    done = run(SEQUENTIAL, *words, "resume=auto")
+    assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
+    assert metrics(tmp_path / "runs/1") == metrics(tmp_path / "whole/1")
