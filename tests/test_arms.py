@@ -267,6 +267,6 @@ def test_published_runs_of_a_users_method_hold_no_path(folder, run):
     assert done.returncode == 0, done.stderr
     shutil.rmtree(folder / "runs")
     (published,) = stored_runs(folder / "published")
-    assert re.fullmatch(r"my_idea\+rotation@\w{4}", published.arm)
+    assert re.fullmatch(r"my_idea@\w{4}\+rotation", published.arm)
     for path in (folder / "published").rglob("*.json"):
         assert str(folder) not in path.read_text(), path

@@ -1,13 +1,17 @@
 """What plans declare of their runs."""
 
 import re
+import tomllib
 
 import pytest
 from conftest import PROJECT
 
+from experiments.run.stored import stored_runs
+from experiments.show.compare import measures_of
 from experiments.sweeps.claims import claims, claims_of
 from experiments.sweeps.plan import read_plan
 from forgetting.errors import UserError
+from forgetting.measures import is_name
 
 CLAIM = {"words": "it helps", "measure": "recovery", "arm": "ewc", "expected": "above"}
 
@@ -52,6 +56,13 @@ def test_a_plans_name_is_its_family_where_it_names_none():
          "claim 1 of {}: expected must be one of above, below, not above, not below, equivalent"),
         ("[[claims]]\nwords = 'x'\narm = 'a'\nmeasure = 'm'\nexpected = 'equivalent'",
          "claim 1 of {}: equivalent needs smallest, the smallest effect of interest"),
+        ("[[claims]]\nwords = 'x'\narm = 'uncond'\nmeasure = 'probe_fnal'\nexpected = 'above'",
+         "claim 1 of {}: there is no measure 'probe_fnal'; did you mean probe_final?"),
+        ("[[claims]]\nwords = 'x'\narm = 'ssgn'\nmeasure = 'probe_final'\nexpected = 'above'",
+         "claim 1 of {}: no run of the plan is of ssgn; there are ssgan, uncond"),
+        ("grid.model = ['uncond', 'uncond+./my_idea.py']\n[[claims]]\nwords = 'x'\n"
+         "arm = 'ssgan'\nmeasure = 'probe_final'\nexpected = 'above'",
+         "claim 1 of {}: no run of the plan is of ssgan; there are uncond, uncond+my_idea"),
     ],
 )  # fmt: skip
 def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
@@ -61,6 +72,29 @@ def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
         read_plan(str(path))
     assert str(error.value).startswith("PLAN: " + line.format(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arm", ["./my_idea.py+ewc", "ewc+my_idea", "ewc(weight=10.0)+my_idea"])
+def test_an_arm_of_ones_own_is_written_as_in_the_grid(arm, tmp_path):
+    path = tmp_path / "plan.toml"
+    claim = "\n".join(f"{key} = '{text}'" for key, text in (CLAIM | {"arm": arm}).items())
+    path.write_text(
+        "study = 'sequential_tasks'\ngrid.method = ['vanilla', 'ewc+./my_idea.py']\n"
+        f"[[claims]]\n{claim}\n"
+    )
+    if "(" in arm:  # they stand behind the whole arm
+        with pytest.raises(UserError, match="no run of the plan is of ewc; there are"):
+            read_plan(str(path))
+    else:
+        assert len(read_plan(str(path))[1]) == 2
+        (claim,) = claims_of(tomllib.loads(path.read_text()), "plan")
+        assert claim.terms[0].arm == "ewc+my_idea"
+
+
+def test_every_measure_of_a_stored_run_may_be_claimed():
+    found = measures_of(stored_runs(PROJECT / "results/reference"))
+    assert len(found) > 30 and all(is_name(m.name) and is_name(m.subject) for m in found)
+    assert not is_name("probe_fnal") and is_name("fd_mine_best") and is_name("forgetting/cycle_9")
 
 
 @pytest.mark.parametrize("value", ["'x'", "0", "-0.1", "nan", "inf", "true"])

@@ -1,10 +1,12 @@
 """Claims that are weighted sums over arms and settings."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import with_settings
 from stubs import stub
 
-from experiments.show import compare
+from experiments.show import compare, own_tables
 from experiments.show.groups import groups
 from experiments.sweeps.claims import Claim, Term, claims_of
 from forgetting.errors import UserError
@@ -14,8 +16,6 @@ CLAIM = {"words": "w", "measure": "kept", "expected": "above"}
 
 
 def run(kept, **settings):
-    from dataclasses import replace
-
     of = stub([[0.5] * 3] * 6, **settings)
     return replace(of, result={"kept": kept}, metrics=of.metrics | {"probe/final_layer": None})
 
@@ -87,3 +87,22 @@ def test_settings_of_a_claim_stand_beside_the_plans():
     (claim,) = claims_of(plan | {"claims": [of_claim]}, "plan")
     assert claim.settings == {"width": 32, "cycles": 2, "stream.switch": "none"}
     assert claim.terms == (Term(1, "a", {}),) and claim.pair is None
+
+
+def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(monkeypatch, capsys):
+    claim = Claim("mine keeps", "kept", "above", (Term(1, "mine", {}), Term(-1, "vanilla", {})),
+                  STUDY, "f", {}, 0.1)  # fmt: skip
+    monkeypatch.setattr(compare, "claims", lambda study: [claim])
+    runs = [
+        replace(run(0.1 * k + gain, unit=k, plant_updates=9), arm=arm)
+        for k in (1, 2, 3) for arm, gain in (("mine@5ff2", 0.2 + 0.01 * k), ("vanilla", 0))
+    ]  # fmt: skip
+    (of,) = compare.judged(groups(runs, STUDY))
+    assert of.verdict == "confirmed" and of.difference.mean == pytest.approx(0.22)
+    table = own_tables.differences(runs)
+    row = table[(table["compared"] == "mine@5ff2 - vanilla") & (table["measure"] == "kept")]
+    assert row["family"].tolist() == ["f"] and row["p, Holm"].item() == f"{of.p:.3f}"
+    again = [replace(one, arm="mine@77aa") for one in runs if one.arm == "mine@5ff2"]
+    assert compare.judged(groups([*runs, *again], STUDY)) == []
+    said = "warning: the claim 'mine keeps' is not judged: there are runs of 2 texts of mine; name"
+    assert said in capsys.readouterr().out

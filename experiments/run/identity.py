@@ -55,7 +55,7 @@ def arm_name(
     study: Study, whole: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> str:
     """The arm of an identity, with those of its own settings that are not at their default:
-    "ssgan(alpha=0.5)", "ewc(weight=10)". Behind a user's files stands the start of their hash.
+    "ssgan(alpha=0.5)", "ewc(weight=10)". Behind a user's file stands the start of its hash.
 
     defaults: of the settings of users' files.
     """
@@ -71,7 +71,9 @@ def arm_name(
         if key in whole and whole[key] != usual[key]
     ]
     if files := whole.get("files"):
-        arm += "".join(f"@{file.split()[1][:4]}" for file in files.split(", "))
+        hashes = dict(file.split() for file in files.split(", "))
+        words = arm.split("+")
+        arm = "+".join(f"{w}@{hashes[w][:4]}" if w in hashes else w for w in words)
     return f"{arm}({', '.join(others)})" if others else arm
 
 

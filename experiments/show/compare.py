@@ -3,6 +3,7 @@
 One seed gives both sides the same start and the same images, so seeds pair.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -115,7 +116,7 @@ def pairs(group: Group) -> list[tuple[str, str]]:
     and the variants of an arm with the arm itself."""
     study, arms = group.runs[0].study, arms_of(group)
     found = [(arm, baseline(study)) for arm in arms]
-    found += claimed_pairs(study)
+    found += [(group.named(a), group.named(b)) for a, b in claimed_pairs(study)]
     found += [(arm, other) for arm in arms for other in arms if arm.startswith(f"{other}(")]
     return [(a, b) for a, b in dict.fromkeys(found) if a != b and {a, b} <= set(arms)]
 
@@ -226,7 +227,19 @@ def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
             yield groups
 
 
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text)
+
+
 def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
+    for group, term in zip(groups, claim.terms, strict=True):
+        texts = group.texts(term.arm)
+        if len(texts) > 1 and term.arm not in texts:
+            _say_once(
+                f"warning: the claim {claim.words!r} is not judged: there are runs of "
+                f"{len(texts)} texts of {term.arm}; name one of {', '.join(texts)}"
+            )
     measures = [*measures_of(run for group in groups for run in group.runs), PROBE_FALL]
     for measure in measures:
         if claim.measure not in (measure.name, measure.subject):

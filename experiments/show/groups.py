@@ -1,5 +1,6 @@
 """Runs put together that differ in arm and seed alone."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,20 @@ class Group:
     def arms(self) -> list[str]:
         return list(dict.fromkeys(run.arm for run in self.runs))
 
+    def named(self, arm: str) -> str:
+        """An arm as its runs here are called: a user's method may be named without the hash of its
+        file, where runs of one text alone are here."""
+        texts = self.texts(arm)
+        return texts[0] if arm not in self.arms() and len(texts) == 1 else arm
+
+    def texts(self, arm: str) -> list[str]:
+        """Its arms that are `arm` but for the hashes of users' files."""
+        return [other for other in self.arms() if re.sub(r"@[0-9a-f]{4}", "", other) == arm]
+
     def of_arm(self, arm: str) -> list[StoredRun]:
         """The arm's runs by seed."""
-        return sorted((run for run in self.runs if run.arm == arm), key=lambda run: run.seed)
+        name = self.named(arm)
+        return sorted((run for run in self.runs if run.arm == name), key=lambda run: run.seed)
 
 
 def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:

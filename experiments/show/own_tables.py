@@ -117,7 +117,7 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
     rows = []
     by_study = [groups(runs, study) for study in STUDIES]
     looked_at = {
-        (id(of.group), *(of.claim.pair or ()), of.measure.name): of
+        (id(of.group), *map(of.group.named, of.claim.pair or ()), of.measure.name): of
         for of in judged([group for found in by_study for group in found])
     }
     for found in by_study:

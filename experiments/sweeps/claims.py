@@ -14,10 +14,12 @@ against zero; those of plans that name the same `family` are corrected together:
     settings = { width = 32 }   # if wanted: beside the plan's, of which runs it is
     smallest = 0.02             # if wanted: the smallest effect of interest
 
-An undecided claim whose interval holds no effect as large as `smallest` is called equivalent. Where
-that is what is expected, the claim is confirmed by it, whether or not zero lies within, and a
-difference that is shown, and may be as large, is against it. In place of arm and baseline a claim
-may have terms, whose weighted sum is compared with zero:
+An arm is written as in the grid, `./my_idea.py` among them; settings of a method's that are not the
+default stand behind it, as in `ewc(weight=10.0)`. An undecided claim whose interval holds no effect
+as large as `smallest` is called equivalent. Where that is what is expected, the claim is confirmed
+by it, whether or not zero lies within, and a difference that is shown, and may be as large, is
+against it. In place of arm and baseline a claim may have terms, whose weighted sum is compared with
+zero:
 
     terms = [
         { weight = 1, arm = "rotation", settings = { width = 64 } },
@@ -25,15 +27,20 @@ may have terms, whose weighted sum is compared with zero:
     ]
 """
 
+import difflib
 import functools
 import math
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.run.study import studies
+from forgetting.arms import canonical
 from forgetting.errors import UserError
+from forgetting.measures import is_name, names
 from forgetting.settings import flat
 
 PLANS = Path(__file__).with_name("plans")
@@ -103,11 +110,17 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
         if claim["expected"] == EQUIVALENT and "smallest" not in claim:
             raise UserError(f"{where}: equivalent needs smallest, the smallest effect of interest")
         known = {key: claim[key] for key in TEXTS} | {"smallest": claim.get("smallest")}
+        if not is_name(claim["measure"]):
+            near = difflib.get_close_matches(claim["measure"], names(), n=1)
+            hint = f"did you mean {near[0]}?" if near else "`differences` has their names"
+            raise UserError(f"{where}: there is no measure {claim['measure']!r}; {hint}")
         own = claim.get("settings", {})
         if not isinstance(own, dict):
             raise UserError(f"{where}: settings must be settings and their values")
         settings = flat(plan.get("settings", {})) | flat(own)
-        terms = _terms(claim, where)
+        terms = tuple(
+            replace(term, arm=_as_named(term.arm, plan["study"])) for term in _terms(claim, where)
+        )
         found.append(
             Claim(**known, terms=terms, study=plan["study"], family=family, settings=settings)
         )
@@ -130,6 +143,25 @@ def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
             raise UserError(f"{where}: settings of a term must be settings and their values")
         found.append(Term(term["weight"], term["arm"], flat(term.get("settings", {}))))
     return tuple(found)
+
+
+def _as_named(arm: str, study: str) -> str:
+    """An arm as its runs are called, but for the hash of a user's file."""
+    text, bracket, settings = arm.partition("(")
+    return canonical(text, studies()[study].models) + bracket + settings
+
+
+def require_runs(found: Sequence[Claim], arms: Iterable[str], name: str) -> None:
+    """UserError for a claim on an arm that is none of those of the plan's runs."""
+    for i, claim in enumerate(found, 1):
+        there = {_as_named(arm, claim.study) for arm in arms}
+        for term in claim.terms:
+            arm = re.sub(r"@[0-9a-f]{4}", "", term.arm.partition("(")[0])
+            if arm not in there:
+                raise UserError(
+                    f"PLAN: claim {i} of {name}: no run of the plan is of {arm}; there are "
+                    f"{', '.join(sorted(there))}"
+                )
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,7 @@ Pure functions, each with its words and which way is better. They make a run's r
 and again whenever it is read, so that a measure reaches runs older than itself.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,8 +40,8 @@ __all__ = [
     "BEST_BLOCK", "DISTANCE", "FINAL_LAYER", "HALF_LIFE", "KEPT", "LAYER", "MEMORY", "OPPONENTS",
     "PAST_FAKES", "PROBE", "PROBE_FALL", "QUALITY", "REMEMBERED", "SAVINGS", "SHARE", "TASKS",
     "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix", "average_accuracy",
-    "backward_transfer", "forgetting", "forward_transfer", "is_distance", "known",
-    "mean_over_iterations", "meets_fakes", "of_run",
+    "backward_transfer", "forgetting", "forward_transfer", "is_distance", "is_name", "known",
+    "mean_over_iterations", "meets_fakes", "names", "of_run",
 ]  # fmt: skip
 
 
@@ -59,6 +60,22 @@ def known(metrics: Metrics, config: Mapping[str, Any]) -> list[Measure]:
     found += [transfer.representation(cycle) for cycle in of_features]
     found += [m for metric in sorted(metrics) for m in gan.quality(metric)]
     return [measure for measure in found if measure.needs in metrics]
+
+
+def names() -> list[str]:
+    """What a run's measures may be called, and the subjects that tables show them by. Of those of a
+    cycle the first; of distances that of Inception."""
+    found = [*tasks.MEASURES, *final_layer.MEASURES, *gan.MEASURES, *opponents.MEASURES]
+    found += [PROBE_FALL, KEPT, HALF_LIFE, transfer.representation(0)]
+    found += [m for kind in ("accuracy", "auc") for m in transfer.of_cycle(0, kind)]
+    found += [m for metric in ("fid", "kid", "inception_score") for m in gan.quality(metric)]
+    return list(dict.fromkeys([m.name for m in found] + [m.subject for m in found]))
+
+
+def is_name(text: str) -> bool:
+    """Whether a measure, or the measures of a subject, may be called so."""
+    first = re.sub(r"/cycle_[1-9]\d*$", "/cycle_1", text)
+    return first in names() or is_distance(text)
 
 
 def meets_fakes(config: Mapping[str, Any]) -> bool:
