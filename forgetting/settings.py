@@ -263,5 +263,15 @@ def validate(
                 f"of Python; quote it twice, as in \"{key}='{shown}'\""
             ) from None
         except (ValueError, TypeError, OverflowError):
-            raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}") from None
+            hint = ""
+            if isinstance(value, list | tuple) and all(_accepts(rule, part) for part in value):
+                hint = "; a run has one of them, and the grid of a plan several (docs/sweeps.md)"
+            raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}{hint}") from None
     return checked
+
+
+def _accepts(rule: Rule, value: Any) -> bool:
+    with suppress(ValueError, TypeError, OverflowError):
+        rule.accept(value)
+        return True
+    return False

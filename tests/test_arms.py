@@ -207,6 +207,18 @@ NO_SCALAR = CODE.replace("F.mse_loss(", "F.mse_loss(reduction='none', input=").r
         (SEQUENTIAL, ["stream.order=[1,0]"], "stream.order: it must have each of the 10 tasks"),
         (SEQUENTIAL, ["stream.switch=none"], "stream.switch: none needs head=per_task"),
         (SEQUENTIAL, ["stream.blend=0"], "stream.blend: it must be"),
+        (
+            SEQUENTIAL,
+            ["method=./tvo.py"],
+            "method: ./tvo.py cannot be read: No such file or directory; did you mean ./two.py?",
+        ),
+        (SEQUENTIAL, ["method=two"], "method: two is no method; did you mean ./two.py?"),
+        (SEQUENTIAL, ["method=ewc,replay"], "method: ewc,replay is no method; one run has one; "),
+        (
+            SEQUENTIAL,
+            ["seed=[0,1]"],
+            "seed: it must be a whole number from 0 to 2147483647, not [0, 1]; a run has one of",
+        ),
         (SEQUENTIAL, ["method=7"], "method: it must be names joined by +, or a path"),
     ],
 )

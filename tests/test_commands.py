@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -139,7 +138,7 @@ def test_signals_end_in_good_order(tmp_path, number, code):
     out, _ = process.communicate(timeout=20)
     assert process.returncode == code
     step = int(
-        re.search(r"interrupted at step (\d+); go on with: with resume=1 results_dir=r", out)[1]
+        re.search(r"interrupted at step (\d+); go on with: .* with resume=1 results_dir=r", out)[1]
     )
     assert step > 0 and list(tmp_path.glob(f"r/1/checkpoint-{step}-*.pt"))
     assert json.loads((tmp_path / "r/1/run.json").read_text())["status"] == "INTERRUPTED"
@@ -167,7 +166,7 @@ def test_a_slice_by_the_clock_and_other_settings_refused(tmp_path, capsys):
     assert code == 1 and "no checkpoint that is whole" in err
     code, out, _ = in_process(capsys, *same, "stop_after=0.01s")  # auto begins anew
     assert code == exit_codes.TRY_LATER and "1 is whole; passed over" in out
-    assert "go on with: with resume=2" in out
+    assert re.search("go on with: .* with resume=2 results_dir=", out)
 
 
 @pytest.mark.parametrize("name", ["my runs", "2024", "it's", "None"])
@@ -175,10 +174,13 @@ def test_a_hint_works_as_it_is_typed(name, tmp_path):
     begin = ["with", *TINY, "method=vanilla", f"results_dir={name!r}", "stop_after=0.01s"]
     first = command(SCRIPT, *begin, cwd=tmp_path)
     hint = first.stdout.rsplit("; go on with: ", 1)[1].strip()
-    script = PROJECT / "experiments" / SCRIPT
-    line = f"{shlex.join([sys.executable, str(script)])} {hint} stop_after=None"
     done = subprocess.run(
-        line, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+        f"{hint} stop_after=None",
+        shell=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     assert "resumed at step" in done.stdout and f"stored in {name}/1" in done.stdout, done.stderr
 
@@ -225,7 +227,7 @@ def test_a_heartbeat_that_fails_ends_the_run_and_says_so(tmp_path, capsys, monke
     monkeypatch.setattr(RunFolder, "save_cout", full_later)
     here = ["with", "quick", "method=vanilla", f"results_dir={tmp_path}", "-b", "0.1"]
     code, _, err = in_process(capsys, *here)
-    assert code == 1 and "No space left on device; make room; go on with: with resume=1" in err
+    assert code == 1 and re.search("left on device; make room; go on with: .* with resume=1", err)
     assert json.loads((tmp_path / "1/run.json").read_text())["status"] != "COMPLETED"
 
 

@@ -1,6 +1,7 @@
 """What the latest runs found, in a sentence each."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_opponents_are_counted_by_recordings_and_the_latest_group_is_meant():
     (sentence,) = sentences(older)
     assert sentence.endswith(" is +0.120 [+0.095, +0.145] (3 recordings).")
     assert sentences(newer[:1]) == []  # nothing to compare it with
+
+
+def test_a_method_of_ones_own_has_a_sentence_beside_the_studys_second_arm():
+    runs = [
+        replace(opponents(past, unit, "vanilla", f"{3 * unit + i}"), arm=arm)
+        for unit in (1, 2, 3)
+        for i, (arm, past) in enumerate(
+            (("vanilla", 0.6), ("rotation", 0.7 + unit / 100), ("mirror@5eb7", 0.6 - unit / 100))
+        )
+    ]
+    of_rotation, of_mirror = sentences(runs)
+    assert "rotation minus vanilla" in of_rotation
+    assert of_mirror == (
+        "Recorded opponents, digits, preset quick: mirror@5eb7 minus vanilla in 'AUC on past "
+        "generators' is -0.020 [-0.045, +0.005] (3 recordings, undecided)."
+    )
+    assert sentences([run for run in runs if run.arm != "rotation"]) == [of_mirror]
 
 
 def test_figures_end_with_the_page_and_the_sentences(shipped, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import re
 import sqlite3
 import sys
 from datetime import datetime
@@ -312,4 +313,4 @@ def test_the_hint_asks_for_the_other_observers_and_repeats_no_address(tmp_path, 
     words = [f"results_dir={tmp_path}", "-s", f"sqlite:///{tmp_path}/runs.db"]
     code, out, _ = sequential(capsys, *words, "stop_after=0.01s")
     assert code == exit_codes.TRY_LATER and "sqlite" not in out
-    assert "; name its other observers again; go on with: with resume=1 results_dir=" in out
+    assert re.search("; name its other observers again; go on with: .* with resume=1 res", out)

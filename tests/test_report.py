@@ -110,6 +110,7 @@ def test_own_runs_stand_before_the_shipped_ones(tmp_path):
     }
     text = (tmp_path / "report.html").read_text()
     assert "Sequential tasks, CIFAR-10 (JPEG q75), preset cpu: rotation minus vanilla" in text
+    assert re.search(r"from 2 runs of your own, and \d+ that came with the project", text)
     sections = re.findall(r"<section.*?</section>", text, re.S)
     (of_own,) = [section for section in sections if "<h3>Figure 3" in section]
     assert "runs/1" in of_own and f"reference/{name}" in of_own

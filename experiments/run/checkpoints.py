@@ -9,13 +9,14 @@ there are. The values are in the run's folder before it, and cut to so many when
 import hashlib
 import io
 import re
-import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments.run import metrics_file
+from experiments.run.output import typed
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 from forgetting.settings import word
@@ -71,9 +72,10 @@ def stored(folder: Path) -> list[Path]:
 
 
 def how_to_go_on(run: Path) -> str:
-    """The hint by which command `run` is gone on with; "" where it cannot be."""
-    words = [f"resume={run.name}", word("results_dir", str(run.parent))]
-    return f"; go on with: with {shlex.join(words)}" if stored(run) else ""
+    """The hint by which command `run` is gone on with, that of this process's script; "" where it
+    cannot be."""
+    words = ["with", f"resume={run.name}", word("results_dir", str(run.parent))]
+    return f"; go on with: {typed(sys.argv[0], *words)}" if stored(run) else ""
 
 
 def step_of(path: Path) -> int:

@@ -61,13 +61,18 @@ def command(main: Callable[[], object]) -> NoReturn:
     sys.exit(code)
 
 
-def example(*words: str) -> str:
-    """For a command's help: words that can be typed behind it, as they are typed where the help was
-    asked for."""
+def typed(script: str | Path, *words: str) -> str:
+    """A command as it is typed in this folder, with the Python that runs this."""
     python = Path(sys.executable)
     if python.is_relative_to(Path.cwd()):
         python = python.relative_to(Path.cwd())
-    return f"Example:\n  {shlex.join([str(python), sys.argv[0], *words])}"
+    return shlex.join([str(python), str(script), *words])
+
+
+def example(*words: str) -> str:
+    """For a command's help: words that can be typed behind it, as they are typed where the help was
+    asked for."""
+    return f"Example:\n  {typed(sys.argv[0], *words)}"
 
 
 def parser(description: str, *words: str) -> argparse.ArgumentParser:

@@ -98,12 +98,16 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
 
     options = _parse(experiment, argv)
     if options is None:
+        print(f"Settings, and what each is:\n  {output.typed(argv[0], 'print_config')}\n")
         print(output.example("with", "quick", f"{study.arm}={study.default_arms[-1]}", "seed=1"))
         return 0
     require_own_code(Path(experiment.base_dir, study.name))
     command = options["COMMAND"] or experiment.default_command
     if command not in experiment.commands:
-        raise UserError(f"{command}: no such command; {', '.join(experiment.commands)} are")
+        hint = f"{', '.join(experiment.commands)} are"
+        if command in experiment.named_configs or "=" in command:
+            hint = f"presets and settings stand behind `with`, as in: with {command}"
+        raise UserError(f"{command}: no such command; {hint}")
     updates, presets = _read_updates(study, options)
     settings = _settings(study, updates, presets, options["UPDATE"])
     if command in study.commands:
@@ -161,7 +165,11 @@ def _parse(experiment: Experiment, argv: list[str]) -> dict | None:
     try:
         options = docopt(internal_usage, argv[1:], default_help=False)
     except DocoptExit:
-        print(f"error: cannot read these arguments; see {argv[0]} --help", file=sys.stderr)
+        print(
+            f"error: cannot read these arguments: settings are KEY=VALUE behind `with`, as in: "
+            f"with quick seed=1; see {argv[0]} --help",
+            file=sys.stderr,
+        )
         sys.exit(2)
     if options["help"] or options["--help"]:
         print(usage)

@@ -19,7 +19,7 @@ from experiments.show import grids
 from experiments.show.forked import each
 from experiments.show.groups import groups
 from experiments.show.memory import twins_of, with_memory
-from experiments.show.page import parts, sides
+from experiments.show.page import in_shipped, parts, sides
 from experiments.show.page import sections as sections_of
 from experiments.show.pictures import FIGURES
 from experiments.show.planted import with_kept
@@ -83,7 +83,7 @@ def draw(
             boxes |= lacking
         if page:
             arranged = parts(sections, apart[0][0])
-            write_atomically(page, _bytes(report(arranged, left_out, len(under_way))))
+            write_atomically(page, _bytes(report(arranged, left_out, len(under_way), in_shipped)))
             written.append(Path(page))
     except OSError as error:
         where = error.filename or out

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.run.stored import StoredRun
-from experiments.show.arms import defaults
+from experiments.show.arms import arms_of, defaults
 from experiments.show.compare import difference, measures_of
 from experiments.show.groups import Group, groups
 from experiments.show.texts import shown, units
@@ -33,12 +33,13 @@ QUESTIONS = (
 
 def sentences(runs: Sequence[StoredRun]) -> list[str]:
     """The answers, each of the group with the latest run of those that have one: by their ids,
-    which are numbers in a folder."""
+    which are numbers in a folder. Beside the study's second arm they are of methods of one's own.
+    """
     found = []
     for question in QUESTIONS:
         of = groups([run for run in runs if question.of(run)], question.study)
-        answers = (_answer(question, group) for group in sorted(of, key=_latest, reverse=True))
-        found += [answer for answer in answers if answer][:1]
+        of_groups = (_answers(question, group) for group in sorted(of, key=_latest, reverse=True))
+        found += next(filter(None, of_groups), [])
     return found
 
 
@@ -46,8 +47,15 @@ def _latest(group: Group) -> list:
     return max(natural(run.id) for run in group.runs)
 
 
-def _answer(question: Question, group: Group) -> str | None:
-    run, (first, second) = group.runs[0], defaults(question.study)
+def _answers(question: Question, group: Group) -> list[str]:
+    first, second = defaults(question.study)
+    own = [arm for arm in arms_of(group) if "@" in arm]  # which has the hash of a user's file
+    found = (_answer(question, group, arm, first) for arm in (second, *own))
+    return [answer for answer in found if answer]
+
+
+def _answer(question: Question, group: Group, second: str, first: str) -> str | None:
+    run = group.runs[0]
     apart = difference(group, second, first, question.measure)
     if apart is None:
         return None

@@ -78,4 +78,8 @@ def sides(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[StoredRun]]:
 
 
 def is_shipped(run: StoredRun) -> bool:
-    return Path(str(run.folder)).resolve().is_relative_to(SHIPPED)
+    return in_shipped(run.folder)
+
+
+def in_shipped(folder: str | Path) -> bool:
+    return Path(str(folder)).resolve().is_relative_to(SHIPPED)

@@ -5,7 +5,7 @@ import html
 import io
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,7 +21,12 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; marg
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.35rem; margin: 3rem 0 .3rem; }
 h3 { font-size: 1.1rem; margin: 2rem 0 .2rem; } p, ul { margin: .3rem 0; }
 img { width: 100%; min-width: 38rem; height: auto; display: block; }
-.wide { overflow-x: auto; margin: .8rem 0; }
+/* Shadows at the sides to which there is more: of four layers two move with what is scrolled. */
+.wide { overflow-x: auto; margin: .8rem 0; background:
+  linear-gradient(to right, #fff 40%, #fff0) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, #fff 40%, #fff0) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, #0003, #0000) left / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, #0000) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-width: 38rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid #ddd; }
@@ -77,25 +82,33 @@ class Part:
     folded: bool = False
 
 
-def report(parts: Sequence[Part], left_out: Mapping[str, int], dashed: int = 0) -> str:
+def report(
+    parts: Sequence[Part],
+    left_out: Mapping[str, int],
+    dashed: int = 0,
+    is_shipped: Callable[[str], bool] = lambda folder: False,
+) -> str:
     """The page as HTML, with all images inside; it needs neither network nor script.
 
     left_out: how many runs were not complete, by their status; dashed: how many of them figures
-    show all the same.
+    show all the same; is_shipped: whether the run of a folder came with the project.
     """
     counts = ", ".join(f"{n} {status}" for status, n in sorted(left_out.items())) or "none"
     if dashed:
         counts += f"; {dashed} of them drawn dashed, and in no table"
     parts = [part for part in parts if part.sections or part.lines]
     shown = {folder for part in parts for section in part.sections for folder in section.folders}
+    shipped = sum(map(is_shipped, shown))
+    of = f"{len(shown)} stored runs"
+    if shipped:
+        of = f"{len(shown) - shipped} runs of your own, and {shipped} that came with the project"
     page = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{TITLE}</title><style>{STYLE}</style>",
         f"</head><body><h1>{TITLE}</h1>",
-        f"<p>All figures and tables from {len(shown)} stored runs. Left out, not complete: "
-        f"{counts}.</p>",
+        f"<p>All figures and tables from {of}. Left out, not complete: {counts}.</p>",
         f"<nav>{''.join(_links(i, part) for i, part in enumerate(parts))}</nav>",
         *(_part(i, part) for i, part in enumerate(parts)),
         "</body></html>",

@@ -124,7 +124,8 @@ TABLES = {
     "claims": Table(
         "python experiments/sweep.py figure3 --preset cpu",
         "The claims",
-        UNCORRECTED + "The paper's, and those that other plans declared before their runs. p is "
+        UNCORRECTED + "The paper's, and those that other plans declared before their runs. A "
+        "difference is above zero where a claim's words hold, whichever way they say. p is "
         "of the t test, by Holm's correction over a family's rows of equal data and preset; a "
         "claim is confirmed, or the result against it, below 0.05; an undecided one whose interval "
         "lies within the smallest effect of interest, fixed beforehand, to either side of zero is "

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -258,7 +259,10 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
             text = content.decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise UserError(f"{key}: {word} cannot be read: {reason}") from None
+            beside = [f"{found.parent}/{found.name}" for found in path.parent.glob("*.py")]
+            near = difflib.get_close_matches(str(path), beside, n=1)
+            hint = f"; did you mean {os.path.join('.', os.path.relpath(near[0]))}?" if near else ""
+            raise UserError(f"{key}: {word} cannot be read: {reason}{hint}") from None
         if not re.fullmatch(r"[A-Za-z_][\w-]*", path.stem):
             raise UserError(f"{key}: {word}: a method's file is named by letters, digits, _ and -")
         sha256 = hashlib.sha256(content).hexdigest()
@@ -268,6 +272,10 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
     if word in models:
         raise UserError(f"{key}: {word} is a model, and stands in front of the methods")
     hint = _near(word, available(), ", or the path of a .py file")
+    if word and _path(f"{word}.py").is_file():
+        hint = f"did you mean ./{word}.py?"
+    elif "," in word:
+        hint = f"one run has one; experiments/sweep.py makes several, by a plan's {key} = [...]"
     raise UserError(f"{key}: {word or 'nothing'} is no method; {hint}")
 
 
