@@ -15,6 +15,7 @@ from experiments import PROJECT
 from experiments.run import output
 from experiments.run.beside import cores
 from experiments.run.study import require_own_code
+from experiments.sweeps.claims import keep
 from experiments.sweeps.engine import gpus, sweep
 from experiments.sweeps.plan import (
     PLANS,
@@ -77,6 +78,7 @@ def main() -> None:
             show(runs, options.workers or here)
             return
         print(summary(runs))
+        keep(Path(options.plan), folder)
         if not any(run.to_do for run in runs):
             return
         sys.exit(sweep(runs, folder, options.scheduler, options.workers, options.keep_going))

@@ -26,7 +26,7 @@ def interaction(monkeypatch, runs, **changes):
         Term(-1, "rotation", {"width": 16}), Term(1, "vanilla", {"width": 16}),
     )  # fmt: skip
     claim = Claim("w", "kept", "above", terms, STUDY, "f", {"plant_updates": 9, **changes}, 0.1)
-    monkeypatch.setattr(compare, "claims", lambda study: [claim])
+    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
     return compare.judged(groups(runs, STUDY))
 
 
@@ -92,7 +92,7 @@ def test_settings_of_a_claim_stand_beside_the_plans():
 def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(monkeypatch, capsys):
     claim = Claim("mine keeps", "kept", "above", (Term(1, "mine", {}), Term(-1, "vanilla", {})),
                   STUDY, "f", {}, 0.1)  # fmt: skip
-    monkeypatch.setattr(compare, "claims", lambda study: [claim])
+    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
     runs = [
         replace(run(0.1 * k + gain, unit=k, plant_updates=9), arm=arm)
         for k in (1, 2, 3) for arm, gain in (("mine@5ff2", 0.2 + 0.01 * k), ("vanilla", 0))

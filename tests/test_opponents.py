@@ -68,7 +68,7 @@ def test_what_was_drawn_at_random_is_the_recording(runs):
     assert "the paper's" not in set(own_tables.claims(runs)["family"])  # it has no opponents
     claim = Claim("it remembers", "memory", "above", (Term(1, "vanilla", {}),), STUDY, "own", {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "claims", lambda study: [claim])
+        patch.setattr(compare, "claims", lambda *_: [claim])
         row = own_tables.claims(runs).iloc[0]
     assert tuple(row[["family", "claim", "over"]]) == ("own", "it remembers", "3 recordings")
 
@@ -328,7 +328,7 @@ def test_a_plans_claim_of_memory_is_looked_at_in_runs_of_its_settings(
     settings = {"dataset.label": "digits", "stream.name": "fakes", "iterations_per_task": turn}
     terms = (Term(1, "rotation", {}), Term(-1, "vanilla", {}))
     claim = Claim("words", "memory", "above", terms, STUDY, "family", settings, 0.2)
-    monkeypatch.setattr(compare, "claims", lambda study: [claim])
+    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
     found = compare.judged(groups(runs, STUDY))
     assert [of.difference.mean for of in found] == [pytest.approx(0.04)] * looked_at
     assert [of.verdict for of in found] == ["equivalent"] * looked_at

@@ -147,6 +147,6 @@ def test_a_claim_may_expect_that_two_are_equivalent(shift, spread, verdict, monk
         runs.append(stub([[0.5, 0.5], [0.6 + more, 0.6]], unit=unit, method="rotation"))
     terms = (Term(1, "rotation", {}), Term(-1, "vanilla", {}))
     claim = Claim("words", "past_auc", "equivalent", terms, STUDY, "own", {}, 0.05)
-    monkeypatch.setattr(compare, "claims", lambda study: [claim])
+    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
     (found,) = compare.judged(groups(runs, STUDY))
     assert found.difference.mean == pytest.approx(shift) and found.verdict == verdict

@@ -4,7 +4,9 @@ One seed gives both sides the same start and the same images, so seeds pair.
 """
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -116,13 +118,18 @@ def pairs(group: Group) -> list[tuple[str, str]]:
     and the variants of an arm with the arm itself."""
     study, arms = group.runs[0].study, arms_of(group)
     found = [(arm, baseline(study)) for arm in arms]
-    found += [(group.named(a), group.named(b)) for a, b in claimed_pairs(study)]
+    found += [(group.named(a), group.named(b)) for a, b in claimed_pairs(study, group.runs)]
     found += [(arm, other) for arm in arms for other in arms if arm.startswith(f"{other}(")]
     return [(a, b) for a, b in dict.fromkeys(found) if a != b and {a, b} <= set(arms)]
 
 
-def claimed_pairs(study: str) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(claim.pair for claim in claims(study) if claim.pair))
+def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(c.pair for c in claims(study, _folders(runs)) if c.pair))
+
+
+def _folders(runs: Iterable[StoredRun]) -> set[Path]:
+    """Where runs are stored."""
+    return {Path(folder) for folder in {os.path.dirname(run.folder) for run in runs}}
 
 
 def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
@@ -177,12 +184,13 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
 
 
 def judged(found: Sequence[Group]) -> list[Judged]:
-    """The claims of the project's plans, wherever the groups' runs say something of them. found:
+    """The claims of the plans, wherever the groups' runs say something of them. found:
     all groups, of both studies, since a family may be of both."""
     looked_at = []
     for study in dict.fromkeys(group.runs[0].study for group in found):
         of_study = [group for group in found if group.runs[0].study == study]
-        for claim in claims(study):
+        folders = _folders(run for group in of_study for run in group.runs)
+        for claim in claims(study, folders):
             for groups in _places(of_study, claim):
                 looked_at += _looked_at(claim, groups)
     order = {id(group): i for i, group in enumerate(found)}

@@ -39,7 +39,8 @@ def of_past_fakes(runs: Sequence[StoredRun]) -> pd.DataFrame:
 def _by_arm(
     found: Sequence[Group], study: str, subjects: Sequence[str], sign: str = ""
 ) -> pd.DataFrame:
-    rows, pairs = [], claimed_pairs(study)
+    rows = []
+    pairs = claimed_pairs(study, [run for group in found for run in group.runs])
     for group in found:
         for measure in measures_of(group.runs, *subjects):
             row = where(group) | {"measure": measure.words}

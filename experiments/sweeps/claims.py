@@ -1,7 +1,8 @@
 """What a plan's runs are to show, said beforehand: its claims.
 
 A plan declares them beside its grid, each a measure of an arm against a baseline, or, without one,
-against zero; those of plans that name the same `family` are corrected together:
+against zero; those of plans that name the same `family` are corrected together. `make figures`
+judges those of the plans in this folder, and of others those that a sweep kept beside its runs:
 
     family = "the paper's"
 
@@ -29,10 +30,11 @@ zero:
 
 import difflib
 import functools
+import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,12 @@ from typing import Any
 from experiments.run.study import studies
 from forgetting.arms import canonical
 from forgetting.errors import UserError
+from forgetting.files import write_atomically
 from forgetting.measures import is_name, names
 from forgetting.settings import flat
 
-PLANS = Path(__file__).with_name("plans")
+PLANS = Path(__file__).resolve().with_name("plans")
+KEPT = "plans"  # in a folder of runs: the plans of users' that have claims
 EQUIVALENT = "equivalent"
 EXPECTED = ("above", "below", "not above", "not below", EQUIVALENT)
 TEXTS = ("words", "measure", "expected")
@@ -172,12 +176,45 @@ def _is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value < math.inf
 
 
+def claims(study: str, folders: Collection[Path] = ()) -> list[Claim]:
+    """Those of a study: of the project's plans, and of the plans kept beside the runs in folders.
+    Raises UserError for one that is kept and will not do."""
+    kept = {path for folder in folders for path in (folder / KEPT).glob("*.toml")}
+    return list(itertools.chain(*(_in_file(path, study) for path in (*_shipped(), *sorted(kept)))))
+
+
 @functools.cache
-def claims(study: str) -> list[Claim]:
-    """Those of the project's plans of a study."""
-    found = []
-    for path in sorted(PLANS.glob("*.toml")):
+def _shipped() -> list[Path]:
+    return sorted(PLANS.glob("*.toml"))
+
+
+@functools.cache
+def _in_file(path: Path, study: str) -> list[Claim]:
+    try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
-        if plan["study"] == study:
-            found += claims_of(plan, str(path))
-    return found
+    except (OSError, ValueError) as error:
+        raise UserError(f"PLAN: {path} is no TOML file: {error}") from None
+    return claims_of(plan, str(path)) if plan.get("study") == study else []
+
+
+def keep(plan: Path, folder: Path) -> None:
+    """Keep a user's plan with claims beside its runs in `folder`, for these are judged from there:
+    as it was when the first of them began, since a claim is written down before its runs."""
+    if not plan.is_file() or plan.resolve().parent == PLANS:
+        return
+    text, path = plan.read_text(encoding="utf-8"), folder / KEPT / plan.name
+    if not tomllib.loads(text).get("claims"):
+        return
+    if path.exists():
+        kept, now = (tomllib.loads(of)["claims"] for of in (path.read_text("utf-8"), text))
+        if kept != now:
+            print(
+                f"warning: the claims of {plan} are not those that its runs began with, which are "
+                f"judged: {path} has them; remove it to declare others"
+            )
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"--results-dir: cannot write to {folder}: {error.strerror}") from None
