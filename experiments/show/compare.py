@@ -128,8 +128,8 @@ def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]
 
 
 def _folders(runs: Iterable[StoredRun]) -> set[Path]:
-    """Where runs are stored."""
-    return {Path(folder) for folder in {os.path.dirname(run.folder) for run in runs}}
+    """Where runs are stored; of those in an archive it is the archive."""
+    return {Path(os.path.dirname(path)) for path in {str(r.folder).rstrip("/") for r in runs}}
 
 
 def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
