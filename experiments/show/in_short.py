@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from experiments.show.arms import colour_of, in_order, words, wrapped
-from experiments.show.cures import LIVE, OPPONENTS, PLAIN, Column, SideBySide, with_cures
+from experiments.show.cures import LIVE, OPPONENTS, Column, SideBySide, with_cures
 from experiments.show.groups import Group
 from experiments.show.intervals import mean_interval
-from experiments.show.opponents import JOINT
 from experiments.show.plotting import panels, rows
 from forgetting.measures import KEPT, MEMORY
 
+# For who has read nothing else: vanilla, and joint training.
+BASELINE, AT_ONCE = "plain training", "all generators at once"
 # In the order in which a method's rows are sorted: by the first that it has.
 IN_WORDS = {
     MEMORY.name: "Remembers recorded opponents",
@@ -49,16 +50,16 @@ def cures_in_short(found: Sequence[SideBySide]) -> Figure:
             if column.reference is not None:
                 axis.axvline(column.reference, color="black", linestyle="--", zorder=0)
                 text = {"ha": "right", "va": "bottom", "fontsize": "small"}
-                axis.text(column.reference, len(methods) - 0.45, f"{JOINT} ", **text)
+                axis.text(column.reference, len(methods) - 0.45, f"{AT_ONCE} ", **text)
             axis.set_title(IN_WORDS[column.measure])
-            axis.set_xlabel(f"{column.title.splitlines()[-1]},\nminus {PLAIN}'s; {column.of}")
+            axis.set_xlabel(f"{column.title.splitlines()[-1]},\nminus {BASELINE}'s; {column.of}")
             axis.grid(axis="y", color="0.93", linewidth=0.6)
             axis.set_axisbelow(True)
-        known = [wrapped(words(OPPONENTS, method), 28) for method in methods]
+        known = [wrapped(_in_words(method), 28) for method in methods]
         axes[0].set_yticks(range(len(methods)), known)
         axes[0].set_ylim(len(methods) - 0.4, -0.6)
 
-    shows = f"what each method adds to {PLAIN}, means and 95 % t intervals"
+    shows = f"what each method adds to {BASELINE}, means and 95 % t intervals"
     return rows(found, "cures_in_short", _height, draw, shows)
 
 
@@ -70,6 +71,10 @@ def _best_first(columns: Sequence[Column]) -> list[str]:
         return i, -mean_interval(columns[i].differences[method]).mean
 
     return sorted(in_order(OPPONENTS, {m for c in columns for m in c.differences}), key=rank)
+
+
+def _in_words(arm: str) -> str:
+    return ", ".join(words(OPPONENTS, method) for method in arm.split("+"))
 
 
 def _height(group: SideBySide) -> float:

@@ -39,7 +39,8 @@ FIGURES = {
         "generator's fakes at the end, minus that of a twin that never met it. Planted: what a net "
         "keeps of the classes that it knew, and what training teaches it of them. Live GAN: the "
         "same area on past fakes of all methods' GANs of a seed, and the distance of its samples. "
-        "Dashed: joint training, on all generators at once. Costs are of results/bench.json.",
+        "Dashed: joint training, on all generators at once. Costs are of results/bench.json: the "
+        "median of its rounds, the smallest and the largest.",
         cure_figures.cures,
         cure_figures.with_cures,
         "python experiments/sweep.py cures_opponents --preset cpu",

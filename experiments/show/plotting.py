@@ -102,7 +102,7 @@ def sources(runs: Iterable[StoredRun]) -> str:
     return ", ".join(
         f"{folder}/{', '.join(ids)}"
         if len(ids) < 7 and all(map(str.isdigit, ids))
-        else f"{len(ids)} of {folder}"
+        else f"{len(ids)} runs in {folder}"
         for folder, ids in by_folder.items()
     )
 
