@@ -27,7 +27,7 @@ def test_the_papers_six_claims_are_one_family_of_two_plans():
 
 
 def test_each_claim_of_planted_knowledge_has_the_smallest_effect_of_its_width():
-    text = (PROJECT / "docs/results.md").read_text()
+    text = (PROJECT / "docs/claims.md").read_text()
     tenths = dict(re.findall(r"^\| (16|32|64) \| .* \| \*\*(0\.\d+)\*\* \|$", text, re.M))
     found = [c for c in claims("sequential_tasks") if c.family == "planted knowledge"]
     assert len(found) == 7 and len(tenths) == 3

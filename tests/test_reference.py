@@ -176,7 +176,7 @@ def test_what_was_seen_on_the_way_is_what_these_seeds_say(runs, seeds):
     of_study = [run for run in runs if run.study == "sequential_tasks"]
     some = [run for run in of_study if run.seed < seeds and not meets_fakes(run.config)]
     (value,) = TABLES["claims"].make(some)["difference"][:1]
-    text = " ".join((PROJECT / "docs/results.md").read_text().split())
+    text = " ".join((PROJECT / "docs/claims.md").read_text().split())
     assert f"{'seeds ' if seeds == 3 else ''}0 to {seeds - 1}" in text and value in text
 
 
