@@ -32,7 +32,7 @@ from forgetting.mapped import (
     write_cache,
 )
 from forgetting.names import printable, same_form
-from forgetting.pixels import NeedsScale, Scale, find_scale, read_picture
+from forgetting.pixels import NeedsScale, Picture, Scale, as_one, find_scale, read_picture
 
 READER = 2  # of what pixels a file gives: another one's cache is not read
 PATIENCE = 60  # seconds for which another process may write nothing before it is waited for no more
@@ -358,14 +358,15 @@ class _Reading:
         self.several = 0
 
     def images(self) -> Iterator[np.ndarray]:
-        """(3, size, size) uint8 each. Raises UserError where a file has changed meanwhile."""
+        """(3, size, size) uint8 each. Raises UserError where a file has changed meanwhile, and at
+        the end where some cannot be read."""
+        refused: list[tuple[str, UserError]] = []
         for path, _, listed in self._watched("reading"):
             try:
-                picture = read_picture(path, self.size, self.scale)
-            except NeedsScale:
-                # Rare enough for a look at all files; those before this one have 8 bits.
-                self.scale = find_scale(file.path for file in self._watched("looking for white in"))
-                picture = read_picture(path, self.size, self.scale)
+                picture = self._picture(path)
+            except UserError as error:
+                refused.append((path, error))  # the others are looked at, to be named as well
+                continue
             read = picture.stat
             if (read.st_size, read.st_mtime_ns) != (listed.st_size, listed.st_mtime_ns):
                 raise UserError(
@@ -374,6 +375,16 @@ class _Reading:
                 )
             self.several += picture.several
             yield picture.pixels
+        if refused:
+            raise as_one(refused)
+
+    def _picture(self, path: str) -> Picture:
+        try:
+            return read_picture(path, self.size, self.scale)
+        except NeedsScale:
+            # Rare enough for a look at all files; those before this one have 8 bits.
+            self.scale = find_scale(file.path for file in self._watched("looking for white in"))
+            return read_picture(path, self.size, self.scale)
 
     def _watched(self, doing: str) -> Iterable[ImageFile]:
         title = f"{doing} {printable(self.root)}"

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ PHOTOMETRIC, SAMPLE_IS_WHITE_AT_ZERO = 262, 0  # a tag of TIFF
 FEW_BITS = {"L;2": 85, "L;4": 17}
 COLOURS_OF_16_BITS = (";16B", ";16L", ";16N")  # ends of what Pillow calls such layouts
 NUMBERS, FLOATS = "whole numbers of 16 bits", "floats"
+MOST_NAMED = 5  # files that cannot be read
 STATED = "whole numbers of fewer than 16 bits"
 
 
@@ -133,6 +134,15 @@ def _refusal(path: str, error: Exception) -> Exception:
         return UserError(f"dataset.root: cannot read {printable(path)}: {error.strerror}")
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"{name} is not a whole image ({printable(reason)}); replace or remove it")
+
+
+def as_one(refused: Sequence[tuple[str, UserError]]) -> UserError:
+    """Of some files that cannot be read, (path, why): the first with its reason, and the others."""
+    (_, first), *others = refused
+    named = [printable(path) for path, _ in others[:MOST_NAMED]]
+    if len(others) > MOST_NAMED:
+        named.append(f"{len(others) - MOST_NAMED:,} more")
+    return UserError(f"{first}; nor can {', '.join(named)} be read" if others else str(first))
 
 
 def _content(path: str) -> str:

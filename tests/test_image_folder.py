@@ -1,6 +1,7 @@
 """Which files of a folder are taken, of which classes, in which order."""
 
 import os
+import re
 import unicodedata
 
 import pytest
@@ -58,6 +59,13 @@ def test_folders_that_will_not_do(folder, tmp_path_factory):
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     assert "0.png is not a whole image" in message(folder)
+    second = folder / "train" / "digit 1" / "2.png"
+    before = second.read_bytes()
+    second.write_bytes(b"no image")
+    assert re.search(
+        r"0.png is not a whole image .*; nor can \S*digit 1/2.png be read", message(folder)
+    )
+    second.write_bytes(before)
     broken.write_bytes(whole)
     (folder / "train" / "digit 1" / "9.png").symlink_to("nowhere.png")
     assert "cannot read" in message(folder) and "9.png" in message(folder)
