@@ -89,6 +89,13 @@ class Backbone(nn.Module):
             for i, (before, after) in enumerate(zip([3, *widths], widths, strict=False))
         )
 
+    def maps(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The output of every block in turn, each as `map_of` gives it."""
+        x = images
+        for one in self.blocks:
+            x = one(x)
+            yield F.relu(x)
+
     def map_of(self, block: int, images: torch.Tensor) -> torch.Tensor:
         """The output (N, width, h, w) of one block (from 0; -1 is the last), after ReLU.
 

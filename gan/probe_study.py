@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from gan.training import GAN
 
 FAKES = 1000  # that are kept of each probed generator
 SAMPLES_IN_A_GRID = 64
+MOST_BYTES = 10**9  # of several blocks' features at once
 IMAGES_IN_FIGURE_1 = 4  # real ones, and as many generated
 
 
@@ -190,19 +192,23 @@ class ProbeStudy:
         train, test = data.train_labels[chosen], data.test_labels
         everything = torch.arange(len(test), device=chosen.device)
         values = {}
-        # One block at a time: the features of one may take gigabytes.
-        for i in range(len(self.discriminator.backbone.blocks)):
-            train_features, train_vectors = self._features(i, data.train_images, chosen)
-            test_features, test_vectors = self._features(i, data.test_images, everything)
-            if len(self.probe_c) == i:
-                self.probe_c.append(probes.choose_c(train_features, train))
-            accuracy, converged = probes.linear_probe(
-                train_features, train, test_features, test, self.probe_c[i]
-            )
-            values[f"probe/block_{i + 1}"] = accuracy
-            values[f"probe/converged_{i + 1}"] = float(converged)
+        # The features of one block may take gigabytes; of many together they never do.
+        blocks = range(len(self.discriminator.backbone.blocks))
+        of_one = 4 * self.probe_features * (len(chosen) + len(test))
+        at_once = max(1, MOST_BYTES // of_one)
+        for some in (blocks[i : i + at_once] for i in blocks[::at_once]):
+            of_train = self._features(some, data.train_images, chosen)
+            of_test = self._features(some, data.test_images, everything)
+            for i, (of_block, _), (tested, _) in zip(some, of_train, of_test, strict=True):
+                if len(self.probe_c) == i:
+                    self.probe_c.append(probes.choose_c(of_block, train))
+                accuracy, converged = probes.linear_probe(
+                    of_block, train, tested, test, self.probe_c[i]
+                )
+                values[f"probe/block_{i + 1}"] = accuracy
+                values[f"probe/converged_{i + 1}"] = float(converged)
         values["probe/best"] = max(v for k, v in values.items() if k.startswith("probe/block_"))
-        # Of the last block, averaged.
+        (_, train_vectors), (_, test_vectors) = of_train[-1], of_test[-1]  # of the last block
         values["probe/final_layer"], _ = probes.linear_probe(
             train_vectors, train, test_vectors, test, probes.FINAL_LAYER_C
         )
@@ -210,29 +216,30 @@ class ProbeStudy:
         return values
 
     def _features(
-        self, block: int, images, indices: torch.Tensor, learner: Learner | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of one block (from 0; -1 is the last) for some of `images`: pooled (N, D), and
-        averaged (N, width), which is what the heads read of the last. Of this net, or of another
+        self, blocks: range, images, indices: torch.Tensor, learner: Learner | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The maps of some blocks (from 0) for some of `images`: pooled (N, D), and averaged
+        (N, width), which is what the heads read of the last. Of this net, or of another
         learner's."""
         learner = learner or self.learner
 
         def of(scaled):
-            feature_map = learner.net.backbone.map_of(block, scaled)
-            averaged = feature_map.mean((2, 3)).float()
-            return probes.pool_map(feature_map, self.probe_features), averaged
+            maps = islice(learner.net.backbone.maps(scaled), blocks.start, blocks.stop)
+            return [(probes.pool_map(m, self.probe_features), m.mean((2, 3)).float()) for m in maps]
 
         parts = indices.split(evaluation_batch(images, self.device))
-        pooled, averaged = zip(*learner.read((images[some] for some in parts), of), strict=True)
-        return torch.cat(pooled), torch.cat(averaged)
+        found = learner.read((images[some] for some in parts), of)
+        return [tuple(map(torch.cat, zip(*part, strict=True))) for part in zip(*found, strict=True)]
 
     def _untrained_final_layer(self) -> float:
         """The final layer's probe of the net as it was before anything was planted."""
         bare = self.learner.bare(self.gan.untrained().to(self.device))
         data, chosen = self.dataset, self.probe_indices
         everything = torch.arange(len(data.test_labels), device=chosen.device)
-        _, train = self._features(-1, data.train_images, chosen, bare)
-        _, test = self._features(-1, data.test_images, everything, bare)
+        blocks = len(self.discriminator.backbone.blocks)
+        last = range(blocks - 1, blocks)
+        ((_, train),) = self._features(last, data.train_images, chosen, bare)
+        ((_, test),) = self._features(last, data.test_images, everything, bare)
         labels = data.train_labels[chosen]
         return probes.linear_probe(train, labels, test, data.test_labels, probes.FINAL_LAYER_C)[0]
 

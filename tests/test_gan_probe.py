@@ -21,7 +21,7 @@ from experiments.run import checkpoints, exit_codes, runner
 from experiments.run.stored import stored_runs
 from forgetting import data
 from forgetting.settings import with_defaults
-from gan import extractor
+from gan import extractor, probe_study
 from gan.probe_study import ProbeStudy
 
 
@@ -238,3 +238,15 @@ def test_bad_settings_are_one_line(tmp_path, digits):
         done = command("gan_probe.py", "with", "quick", *arguments, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.startswith(line), done.stderr
         assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_blocks_are_probed_together_as_they_are_one_at_a_time(digits, monkeypatch):
+    """Where the features of all would take too much memory."""
+    together = tiny_study(digits)
+    together.step()
+    values = together.evaluate()
+    monkeypatch.setattr(probe_study, "MOST_BYTES", 1)
+    apart = tiny_study(digits)
+    apart.step()
+    assert apart.evaluate() == values and values["probe/final_layer"] > 0.15
+    assert together.drift.file(last=True) == apart.drift.file(last=True)
