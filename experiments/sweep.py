@@ -15,11 +15,12 @@ from experiments import PROJECT
 from experiments.run import output
 from experiments.run.beside import cores
 from experiments.run.study import require_own_code
-from experiments.sweeps.claims import keep
 from experiments.sweeps.engine import gpus, sweep
+from experiments.sweeps.kept import keep
 from experiments.sweeps.plan import (
     PLANS,
     PRESETS,
+    arms_of,
     key_of,
     look_up,
     read_plan,
@@ -78,7 +79,8 @@ def main() -> None:
             show(runs, options.workers or here)
             return
         print(summary(runs))
-        keep(Path(options.plan), folder)
+        complete = sum(not run.to_do for run in runs)
+        keep(Path(options.plan), folder, complete, arms_of(study, all_words))
         if not any(run.to_do for run in runs):
             return
         sys.exit(sweep(runs, folder, options.scheduler, options.workers, options.keep_going))

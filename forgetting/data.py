@@ -161,14 +161,12 @@ def _image_folder(root: Path, size: int, least_classes: int, memory: int | None)
     )
 
 
-def choose(root: str | Path) -> tuple[str, str]:
+def choose(root: str | Path, fetch: bool = True) -> tuple[str, str]:
     """What `dataset.name=auto` means here: ("cifar10", "image_folder" or "digits", the reason in
-    words)."""
+    words). fetch: whether CIFAR-10 may be downloaded."""
     from torchvision.datasets import CIFAR10
 
     shown = printable(root)
-    if all((Path(root) / split).is_dir() for split in ("train", "test")):
-        return "image_folder", f"{shown} holds train and test"
     try:
         CIFAR10(root, train=False)
         return "cifar10", f"CIFAR-10 is in {shown}"
@@ -176,9 +174,11 @@ def choose(root: str | Path) -> tuple[str, str]:
         return "digits", f"CIFAR-10 in {shown} cannot be read ({error.strerror})"
     except RuntimeError:
         pass  # not there, or not whole
-    if _can_be_fetched():
+    if all((Path(root) / split).is_dir() for split in ("train", "test")):
+        return "image_folder", f"{shown} holds train and test"
+    if fetch and _can_be_fetched():
         return "cifar10", "CIFAR-10 can be downloaded"
-    return "digits", f"CIFAR-10 is not in {shown} and cannot be downloaded"
+    return "digits", f"CIFAR-10 is not in {shown}" + " and cannot be downloaded" * fetch
 
 
 def _can_be_fetched() -> bool:

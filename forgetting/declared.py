@@ -3,7 +3,6 @@
 Every breach is one line, a `UserError` that begins with the file's name.
 """
 
-import difflib
 import inspect
 import re
 from collections.abc import Mapping
@@ -11,32 +10,33 @@ from typing import Any
 
 from forgetting.errors import UserError
 from forgetting.learner import PLAYERS, Method
+from forgetting.names import meant
 from forgetting.settings import Rule, Setting
 
 HOOKS = ("setup", "draw", "extend", "loss", "after_objective", "after_backward", "after_step",
          "boundary", "evaluate")  # fmt: skip
 _WAYS_IN = [name for name in (*vars(Method), *Method.__annotations__) if name[0] != "_"]
+_TAKEN = {name for name, value in vars(Method).items() if inspect.isfunction(value)}
+_TAKEN |= {"name", "settings", "uses", "players", "seed", "draws", "training"}
 
 
 def require_whole(method: type[Method], file: str, text: str) -> None:
     """UserError for what of it would never be called, or could not be gone by. text: the file's."""
-    if "__init__" in vars(method):
-        raise UserError(
-            f"{file}: a method has no __init__ of its own; what it keeps is made in setup"
-        )
     for name, value in vars(method).items():
-        meant = next((vars(base)[name] for base in method.__mro__[1:] if name in vars(base)), None)
-        if not name.startswith("_") and name not in _WAYS_IN and meant is None:
+        hook = vars(Method).get(name)
+        known = any(hasattr(base, name) for base in method.__mro__[1:]) or name in _WAYS_IN
+        if not name.startswith("_") and not known:
             _require_helper(name, value, file, text)
-        elif inspect.isfunction(value) and inspect.isfunction(meant):
-            _require_parameters(name, value, meant, file)
-    for name in ("uses", "players"):
+        elif inspect.isfunction(value) and inspect.isfunction(hook):
+            _require_parameters(name, value, hook, file)
+    for name, example in (("uses", "rotation_weight"), ("players", "discriminator")):
         value = getattr(method, name)
-        if not isinstance(value, tuple | list) or not all(isinstance(v, str) for v in value):
-            raise UserError(f'{file}: {name} must be names, as in ("{value}",), not {value!r}')
-    for player in method.players:
+        several = isinstance(value, tuple | list | set | frozenset)
+        if not isinstance(value, property) and not (several and _all_texts(value)):
+            raise UserError(f'{file}: {name} must be names, as in ("{example}",), not {value!r}')
+    for player in () if isinstance(method.players, property) else method.players:
         if player not in PLAYERS:
-            raise UserError(f"{file}: players: {_near(player, PLAYERS)}")
+            raise UserError(f"{file}: players: {_hint(player, PLAYERS, 'player')}")
     if not isinstance(method.overrides, Mapping):
         raise UserError(f"{file}: overrides must be settings and their values, as {{key: value}}")
     _require_settings(method.settings, file)
@@ -45,23 +45,24 @@ def require_whole(method: type[Method], file: str, text: str) -> None:
 def require_known(method: type[Method], file: str, known: Mapping[str, Any]) -> None:
     """UserError unless all that it goes by, or goes with, is among the known settings."""
     for what in ("uses", "overrides"):
-        for name in getattr(method, what):
+        value = getattr(method, what)
+        for name in () if isinstance(value, property) else value:
             if name not in known:
-                raise UserError(f"{file}: {what}: {_near(name, known, 'setting of a study')}")
+                raise UserError(f"{file}: {what}: {_hint(name, known, 'setting of a study')}")
 
 
 def _require_helper(name: str, value: Any, file: str, text: str) -> None:
-    near = difflib.get_close_matches(name, _WAYS_IN, n=1, cutoff=0.75)
-    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(HOOKS)}"
-    if near or (inspect.isfunction(value) and not re.search(rf"\.{name}\b", text)):
+    near = meant(name, _WAYS_IN, cutoff=0.75)
+    called = len(re.findall(rf"\b{name}\b", text)) > 1
+    if near or (inspect.isfunction(value) and not called):
         raise UserError(
-            f"{file}: {name} is nothing that a method has; {meant} (the name of a helper begins "
-            f"with _)"
+            f"{file}: {name} is nothing that a method has; {near or 'there are '}"
+            f"{'' if near else ', '.join(HOOKS)} (the name of a helper begins with _)"
         )
 
 
-def _require_parameters(name: str, value: Any, meant: Any, file: str) -> None:
-    wanted = list(inspect.signature(meant).parameters)
+def _require_parameters(name: str, value: Any, hook: Any, file: str) -> None:
+    wanted = list(inspect.signature(hook).parameters)
     try:
         inspect.signature(value).bind(*wanted)
     except TypeError:
@@ -73,7 +74,7 @@ def _require_settings(settings: Any, file: str) -> None:
     if not isinstance(settings, Mapping):
         raise UserError(f"{file}: settings must be {{name: Setting(default, rule, help)}}")
     for name, setting in settings.items():
-        if hasattr(Method, name) or name in (*Method.__annotations__, "seed", "draws"):
+        if name in _TAKEN:
             raise UserError(
                 f"{file}: settings: {name} is a part of every method already; take another name"
             )
@@ -87,6 +88,8 @@ def _require_settings(settings: Any, file: str) -> None:
                 f"{file}: settings: the rule of {name} must be one of forgetting/settings.py's"
                 f"{hint}"
             )
+        if callable(setting.default):  # it follows from other settings
+            continue
         try:
             setting.rule.accept(setting.default)
         except (ValueError, TypeError):
@@ -96,7 +99,9 @@ def _require_settings(settings: Any, file: str) -> None:
             ) from None
 
 
-def _near(word: str, names: Mapping[str, Any], what: str = "player") -> str:
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names))}"
-    return f"{word} is no {what}; {hint}"
+def _all_texts(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _hint(word: str, known: Mapping[str, Any], what: str) -> str:
+    return f"{word} is no {what}; {meant(word, known) or 'there are ' + ', '.join(sorted(known))}"

@@ -1,8 +1,10 @@
 """Names of files as text that can be printed, compared and stored."""
 
+import difflib
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Control characters, halves of a surrogate pair, line and paragraph separators.
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -25,6 +27,12 @@ def _escape(c: str) -> str:
 def same_form(name: str) -> str:
     """`name` with accents joined to their letters (Unicode's NFC): macOS takes them apart."""
     return unicodedata.normalize("NFC", name)
+
+
+def meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """ "did you mean NAME?" of the known name that is nearest; "" where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def natural(name: str) -> list:

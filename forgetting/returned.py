@@ -47,8 +47,8 @@ def explain_kept_graph(methods: Iterable[nn.Module], error: RuntimeError) -> Non
     kept = [
         f"{method.name}: its {name}"
         for method in methods
-        for name, value in vars(method).items()
-        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+        for name, value in {**vars(method), **method._buffers}.items()
+        if name[0] != "_" and _has_graph(value)
     ]
     if kept and "second time" in str(error):
         raise UserError(
@@ -56,9 +56,15 @@ def explain_kept_graph(methods: Iterable[nn.Module], error: RuntimeError) -> Non
         ) from error
 
 
+def _has_graph(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(map(_has_graph, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, torch.Tensor) and value.grad_fn is not None
+
+
 def metrics_of(method: str, returned: Any) -> dict[str, float]:
-    """What a method's `evaluate` returned; UserError unless it is numbers, each under a name that
-    no metric of a study can have."""
+    """What a method's `evaluate` returned; UserError unless it is numbers, each under a name of
+    its own, which none of the study's is taken for."""
     if not isinstance(returned, Mapping):
         kind = type(returned).__name__
         raise UserError(f"{method}: its evaluate must return {{name: number}}, not {kind}")

@@ -1,7 +1,6 @@
 """What each setting may be: one rule a key, and one clear line when it is broken."""
 
 import ast
-import difflib
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forgetting.errors import UserError
+from forgetting.names import meant
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,7 @@ def check_key(key: str, table: Mapping[str, Setting]) -> None:
     members = [name for name in table if name.startswith(f"{key}.")]
     if members:
         raise UserError(f"{key}: is a group of settings; set one of {', '.join(members)}")
-    near = difflib.get_close_matches(key, table, n=1)
-    hint = f"did you mean {near[0]}?" if near else "print_config lists the settings"
+    hint = meant(key, table) or "print_config lists the settings"
     raise UserError(f"{key}: no such setting; {hint}")
 
 
@@ -264,7 +263,11 @@ def validate(
             ) from None
         except (ValueError, TypeError, OverflowError):
             hint = ""
-            if isinstance(value, list | tuple) and all(_accepts(rule, part) for part in value):
+            if (
+                value
+                and isinstance(value, list | tuple)
+                and all(_accepts(rule, part) for part in value)
+            ):
                 hint = "; a run has one of them, and the grid of a plan several (docs/sweeps.md)"
             raise UserError(f"{key}: it must be {rule.wanted}, not {value!r}{hint}") from None
     return checked

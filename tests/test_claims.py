@@ -1,14 +1,14 @@
 """What plans declare of their runs."""
 
 import re
-import tomllib
 
 import pytest
 from conftest import PROJECT
 
 from experiments.run.stored import stored_runs
 from experiments.show.compare import measures_of
-from experiments.sweeps.claims import claims, claims_of
+from experiments.sweeps.claims import PLANS, claims_of, without_runs
+from experiments.sweeps.kept import claims, keep
 from experiments.sweeps.plan import read_plan
 from forgetting.errors import UserError
 from forgetting.measures import is_name
@@ -58,11 +58,9 @@ def test_a_plans_name_is_its_family_where_it_names_none():
          "claim 1 of {}: equivalent needs smallest, the smallest effect of interest"),
         ("[[claims]]\nwords = 'x'\narm = 'uncond'\nmeasure = 'probe_fnal'\nexpected = 'above'",
          "claim 1 of {}: there is no measure 'probe_fnal'; did you mean probe_final?"),
-        ("[[claims]]\nwords = 'x'\narm = 'ssgn'\nmeasure = 'probe_final'\nexpected = 'above'",
-         "claim 1 of {}: no run of the plan is of ssgn; there are ssgan, uncond"),
-        ("grid.model = ['uncond', 'uncond+./my_idea.py']\n[[claims]]\nwords = 'x'\n"
-         "arm = 'ssgan'\nmeasure = 'probe_final'\nexpected = 'above'",
-         "claim 1 of {}: no run of the plan is of ssgan; there are uncond, uncond+my_idea"),
+        ("[[claims]]\nwords = 'x'\narm = 'uncond+ewc(wieght=3)'\nmeasure = 'probe_final'\n"
+         "expected = 'above'",
+         "claim 1 of {}: uncond+ewc(wieght=3): ewc.wieght: no such setting; did you mean ewc.weig"),
     ],
 )  # fmt: skip
 def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
@@ -74,21 +72,24 @@ def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("arm", ["./my_idea.py+ewc", "ewc+my_idea", "ewc(weight=10.0)+my_idea"])
-def test_an_arm_of_ones_own_is_written_as_in_the_grid(arm, tmp_path):
-    path = tmp_path / "plan.toml"
-    claim = "\n".join(f"{key} = '{text}'" for key, text in (CLAIM | {"arm": arm}).items())
-    path.write_text(
-        "study = 'sequential_tasks'\ngrid.method = ['vanilla', 'ewc+./my_idea.py']\n"
-        f"[[claims]]\n{claim}\n"
-    )
-    if "(" in arm:  # they stand behind the whole arm
-        with pytest.raises(UserError, match="no run of the plan is of ewc; there are"):
-            read_plan(str(path))
-    else:
-        assert len(read_plan(str(path))[1]) == 2
-        (claim,) = claims_of(tomllib.loads(path.read_text()), "plan")
-        assert claim.terms[0].arm == "ewc+my_idea"
+@pytest.mark.parametrize(
+    "written,named",
+    [
+        ("./my_idea.py+ewc", "ewc+my_idea"),
+        ("ewc+/a (b)/my_idea.py", "ewc+my_idea"),
+        ("ewc(weight=10)", "ewc(weight=10.0)"),
+        ("replay+ewc(replay.rows=4, ewc.weight=10)", "ewc+replay(ewc.weight=10.0, rows=4)"),
+        ("my_idea@5ff2(weight=0.5)", "my_idea@5ff2(weight=0.5)"),
+    ],
+)
+def test_an_arm_is_written_as_in_the_grid_and_meant_as_its_runs_are_called(written, named):
+    plan = {"study": "sequential_tasks", "claims": [CLAIM | {"arm": written}]}
+    (claim,) = claims_of(plan, "plan")
+    assert claim.terms[0].arm == named
+    with_file = [word for word in ("ewc+./my_idea.py", "ewc", "ewc+replay", "my_idea.py")]
+    assert without_runs([claim], with_file) == []
+    (line,) = without_runs([claim], ["vanilla", "./other.py"])
+    assert line.endswith("and no run of the plan is of that; there are other, vanilla")
 
 
 def test_every_measure_of_a_stored_run_may_be_claimed():
@@ -106,3 +107,65 @@ def test_the_smallest_effect_of_interest_is_a_number_above_zero(value, tmp_path)
     with pytest.raises(UserError) as error:
         read_plan(str(path))
     assert re.fullmatch(line, str(error.value))
+
+
+OWN = """
+study = "sequential_tasks"
+family = "{family}"
+grid.method = ["vanilla", "./mine.py"]
+[[claims]]
+words = "mine gains"
+measure = "cycle_gain"
+arm = "./mine.py"
+baseline = "vanilla"
+expected = "{expected}"
+"""
+
+
+def test_a_plan_is_kept_as_its_runs_began_and_changes_no_shipped_family(tmp_path, capsys):
+    plan, runs = tmp_path / "my_plan.toml", tmp_path / "runs"
+    arms = ["vanilla", "./mine.py"]
+    plan.write_text(OWN.format(family="the paper's", expected="above"))
+    keep(plan, runs, 0, arms)
+    shipped = claims("sequential_tasks")
+    *same, own = claims("sequential_tasks", [runs])
+    assert same == shipped and own.family == "the paper's, my_plan"
+    assert capsys.readouterr().out == ""
+    plan.write_text(OWN.format(family="the paper's", expected="below"))
+    keep(plan, runs, 0, arms)
+    assert "are not those that its runs began with" in capsys.readouterr().out
+    assert claims("sequential_tasks", [runs]) == [*shipped, own]
+    # A copy of a shipped plan, and one plan in two folders, have their claims once.
+    copied = tmp_path / "figure3.toml"
+    copied.write_text((PLANS / "figure3.toml").read_text())
+    for folder in (runs, tmp_path / "other"):
+        keep(copied, folder, 0, ["vanilla", "augment", "rotation"])
+    keep(plan, tmp_path / "later", 2, arms)
+    assert "come after 2 of its runs" in capsys.readouterr().out
+    found = claims("sequential_tasks", [runs, tmp_path / "other", tmp_path / "later"])
+    assert sorted(claim.expected for claim in found[len(shipped) :]) == ["above", "below"]
+
+
+def test_two_plans_of_one_name_are_both_kept_and_a_broken_one_is_in_nobodys_way(tmp_path, capsys):
+    for folder, family in (("a", "f"), ("b", "g")):
+        (tmp_path / folder).mkdir()
+        plan = tmp_path / folder / "plan.toml"
+        plan.write_text(OWN.format(family=family, expected="above"))
+        keep(plan, tmp_path / "runs", 0, ["vanilla", "./mine.py"])
+    kept = sorted((tmp_path / "runs/plans").glob("plan-*.toml"))
+    shipped = claims("sequential_tasks")
+    assert len(kept) == 2
+    assert {c.family for c in claims("sequential_tasks", [tmp_path / "runs"])[len(shipped):]} == {
+        "f", "g",
+    }  # fmt: skip
+    kept[0].write_text("")
+    assert len(claims("sequential_tasks", [tmp_path / "runs"])) == len(shipped) + 1
+    assert f"warning: the claims in {kept[0]} are not judged" in capsys.readouterr().err
+
+
+def test_a_claim_on_an_arm_that_no_run_is_of_is_told(tmp_path, capsys):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(OWN.format(family="f", expected="above"))
+    keep(plan, tmp_path / "runs", 0, ["vanilla"])
+    said = "warning: the claim 'mine gains' is on mine, and no run of the plan is of that"
+    assert said in capsys.readouterr().out

@@ -353,7 +353,7 @@ def test_the_real_presets_never_fall_back_to_digits(preset, capsys, tmp_path, mo
     # Images that were named are not passed over for digits.
     code, _, err = in_process(capsys, *words, here[0])
     assert code == 1 and err.count("\n") == 1
-    assert f"error: dataset.root: CIFAR-10 is not in {tmp_path} and cannot be down" in err
+    assert f"error: dataset.root: CIFAR-10 is not in {tmp_path}, and there are no folders" in err
 
 
 def test_a_folder_of_images_that_is_named_is_taken(capsys, folder):

@@ -102,7 +102,16 @@ def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(m
     table = own_tables.differences(runs)
     row = table[(table["compared"] == "mine@5ff2 - vanilla") & (table["measure"] == "kept")]
     assert row["family"].tolist() == ["f"] and row["p, Holm"].item() == f"{of.p:.3f}"
-    again = [replace(one, arm="mine@77aa") for one in runs if one.arm == "mine@5ff2"]
-    assert compare.judged(groups([*runs, *again], STUDY)) == []
-    said = "warning: the claim 'mine keeps' is not judged: there are runs of 2 texts of mine; name"
-    assert said in capsys.readouterr().out
+    # Of two texts the one that ran last.
+    again = [
+        replace(one, arm="mine@77aa", id="z9", result={"kept": one.result["kept"] - 0.4})
+        for one in runs if one.arm == "mine@5ff2"
+    ]  # fmt: skip
+    (of,) = compare.judged(groups([*runs, *again], STUDY))
+    assert of.verdict == "against"
+    assert own_tables.claims([*runs, *again])["claim"].tolist() == ["mine keeps (mine@77aa)"]
+    assert own_tables.claims([one for one in runs if one.arm == "vanilla"]).empty
+    said = (
+        "warning: the claim 'mine keeps' is not judged: no runs of its settings have kept of mine"
+    )
+    assert said in capsys.readouterr().err

@@ -25,13 +25,11 @@ def with_line(line: str) -> str:
 @pytest.mark.parametrize(
     "text,line",
     [
-        (CODE + "\n    def __init__(self, values, seed):\n        self.x = 1\n",
-         "a method has no __init__ of its own; what it keeps is made in setup"),
         (CODE + "\n    def on_task_end(self, learner):\n        pass\n",
          "on_task_end is nothing that a method has; there are setup, draw, extend, loss, "),
         (with_line('uses = "rotation_weight"'),
          'uses must be names, as in ("rotation_weight",), not \'rotation_weight\''),
-        (with_line("players = (3,)"), 'players must be names, as in ("(3,)",), not (3,)'),
+        (with_line("players = (3,)"), 'players must be names, as in ("discriminator",), not (3,)'),
         (with_line('players = ("discriminatr",)'),
          "players: discriminatr is no player; did you mean discriminator?"),
         (with_line('overrides = ["lr"]'), "overrides must be settings and their values"),
@@ -68,6 +66,28 @@ def test_a_setting_that_no_study_has_is_refused(what, tmp_path):
             of.table(arm)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "\n    players = {'classifier'}\n    def _x(self):\n        pass\n",
+        "\n    @property\n    def players(self):\n        return ('classifier',)\n",
+        "\n    def entropy(self):\n        return 1\n    table = {1: entropy}\n",
+        "\n    def __init__(self, values, seed):\n        super().__init__(values, seed)\n",
+    ],
+)
+def test_what_does_its_work_is_taken(more, tmp_path, digits):
+    path = tmp_path / "my_idea.py"
+    path.write_text(
+        CODE.replace(
+            '"weight": Setting(', '"lr_factor": Setting(0.5, number(), "x"), "weight": Setting('
+        )
+        + more
+    )
+    of = study(digits, method=str(path))
+    of.step()
+    assert of.learner.methods["my_idea"].lr_factor == 0.5
+
+
 def test_a_helper_that_the_file_calls_and_what_a_variant_inherits_may_have_any_name(tmp_path):
     path = tmp_path / "my_idea.py"
     path.write_text(
@@ -80,6 +100,7 @@ def test_a_helper_that_the_file_calls_and_what_a_variant_inherits_may_have_any_n
 
 NET = CODE.replace("(self, learner):", "(self, learner):\n        self.net = learner.net", 1)
 KEPT = "f = features.float().mean() + getattr(self, 'last', 0.0)\n        self.last = f\n        "
+IN_BUFFER = "f = (features.float() + self.memory).mean()\n        self.memory = f\n        "
 FEWER = 'batch.add(batch.images[:4], {"targets": batch.targets[:4]}, real=True)'
 SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
 
@@ -87,10 +108,18 @@ SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
 @pytest.mark.parametrize(
     "text,line",
     [
+        (
+            CODE + "\n    def __init__(self, values, seed):\n        self.x = 1\n",
+            "my_idea.py: __init__ must call super().__init__(values, seed)",
+        ),
         (NET, "my_idea: its setup makes the net itself a part of the method; hooks get it as "),
         (
             CODE.replace(LOSS, f"{KEPT}return 1.0, f"),
             "my_idea: its last still has the graph of the update it is from; keep it by .detach()",
+        ),
+        (
+            CODE.replace(LOSS, f"{IN_BUFFER}return 1.0, f"),
+            "my_idea: its memory still has the graph of the update it is from; keep it by",
         ),
         (
             CODE.replace(LOSS, "return features.float().mean(), 0.1"),

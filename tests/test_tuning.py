@@ -13,7 +13,8 @@ from experiments.run.identity import as_text, identity
 from experiments.run.study import studies
 from experiments.show import compare
 from experiments.show.groups import groups
-from experiments.sweeps.claims import PLANS, Claim, Term, claims
+from experiments.sweeps.claims import PLANS, Claim, Term
+from experiments.sweeps.kept import claims
 from experiments.sweeps.plan import read_plan
 from experiments.sweeps.tuning import tuning
 from forgetting.errors import UserError

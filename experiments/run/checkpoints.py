@@ -22,7 +22,7 @@ from forgetting.files import write_atomically
 from forgetting.settings import word
 
 KEEP = 2
-VERSION = 8  # of what a checkpoint holds; another one cannot be gone on with
+VERSION = 7  # of what a checkpoint holds; another one cannot be gone on with
 # A file's name carries the start of its content's SHA-256, a checkpoint's its step before that.
 NAME = re.compile(r"checkpoint-(\d+)-[0-9a-f]{16}\.pt")
 DIGEST = re.compile(r".+-([0-9a-f]{16})\.pt")

@@ -150,7 +150,8 @@ class _Training:
         self.learner.load_state_dict(state["study"])
         self.log.restore(state["metrics"], state["loss_sums"])
         self.seconds.update(state["seconds"])
-        restore_shared_draws(state["shared_draws"])
+        if "shared_draws" in state:  # else it is older than these, and no method drew from them
+            restore_shared_draws(state["shared_draws"])
 
     def save(self, state: dict) -> None:
         if self.device.type == "cuda":

@@ -29,17 +29,19 @@ def resolve(
     if settings["precision"] == "auto":
         settings["precision"] = "bf16" if bf16_is_native(settings["device"]) else "fp32"
     if settings["dataset.name"] == "auto":
-        name, why = data.choose(settings["dataset.root"])
+        # Under `quick` it was asked for because a folder was named: nothing is put into that.
+        name, why = data.choose(settings["dataset.root"], fetch=settings["preset"] != "quick")
         if name == "digits" and settings["preset"] in ("cpu", "paper"):
             raise UserError(
                 f"dataset.name: the preset {settings['preset']} needs CIFAR-10, and {why}; put "
                 f"cifar-10-batches-py there, or use dataset.name=image_folder dataset.root=DIR, "
                 f"or the preset quick"
             )
-        if name == "digits" and settings["dataset.root"] != default_path("data"):
+        named = os.path.abspath(settings["dataset.root"]) != os.path.abspath(default_path("data"))
+        if name == "digits" and named:
             raise UserError(
-                f"dataset.root: {why}, and there are no folders train and test in it; it is of no "
-                f"use to the digits of scikit-learn"
+                f"dataset.root: {why}, and there are no folders train and test in it; leave it out "
+                f"for the digits of scikit-learn"
             )
         print(f"DATA: dataset.name=auto takes {name}, because {why}")
         settings["dataset.name"] = name

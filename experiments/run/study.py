@@ -73,8 +73,9 @@ class Study:
         if not arm:
             return dict(self.settings)
         of_arm = self.parse(arm)
-        known = {key: None for study in studies().values() for key in study.settings}
-        for method in of_arm.methods:
+        users = {file.name for file in of_arm.files}
+        for method in (one for one in of_arm.methods if one.name in users):
+            known = {key: None for study in studies().values() for key in study.settings}
             require_known(method, f"{method.name}.py", known)
         return {**overridden(self.settings, of_arm.overrides), **of_arm.settings}
 

@@ -3,7 +3,6 @@
 One seed gives both sides the same start and the same images, so seeds pair.
 """
 
-import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ from experiments.show.intervals import (
     mean_interval,
     paired_interval,
 )
-from experiments.sweeps.claims import EQUIVALENT, Claim, claims
+from experiments.sweeps.claims import EQUIVALENT, Claim, shipped
+from experiments.sweeps.kept import claims
 from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
@@ -129,7 +129,7 @@ def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]
 
 def _folders(runs: Iterable[StoredRun]) -> set[Path]:
     """Where runs are stored; of those in an archive it is the archive."""
-    return {Path(os.path.dirname(path)) for path in {str(r.folder).rstrip("/") for r in runs}}
+    return {Path(os.path.dirname(str(run.folder).rstrip("/"))) for run in runs}
 
 
 def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
@@ -209,6 +209,22 @@ def judged(found: Sequence[Group]) -> list[Judged]:
     return looked_at
 
 
+def not_judged(found: Sequence[Group], judged: Sequence[Judged]) -> list[str]:
+    """What is to be said of the claims of users' plans that no runs in these groups tell of."""
+    lines = []
+    for study in dict.fromkeys(group.runs[0].study for group in found):
+        runs = [run for group in found if group.runs[0].study == study for run in group.runs]
+        for claim in claims(study, _folders(runs)):
+            if claim not in shipped(study) and claim not in [of.claim for of in judged]:
+                there = in_order(study, {run.arm for run in runs})
+                wanted = " and ".join(dict.fromkeys(term.arm for term in claim.terms))
+                lines.append(
+                    f"the claim {claim.words!r} is not judged: no runs of its settings have "
+                    f"{claim.measure} of {wanted}; there are {', '.join(there)}"
+                )
+    return lines
+
+
 def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
     """A group for each term of the claim, wherever they differ in the terms' settings alone."""
     varied = {key for term in claim.terms for key in term.settings}
@@ -235,19 +251,7 @@ def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
             yield groups
 
 
-@functools.cache
-def _say_once(text: str) -> None:
-    print(text)
-
-
 def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
-    for group, term in zip(groups, claim.terms, strict=True):
-        texts = group.texts(term.arm)
-        if len(texts) > 1 and term.arm not in texts:
-            _say_once(
-                f"warning: the claim {claim.words!r} is not judged: there are runs of "
-                f"{len(texts)} texts of {term.arm}; name one of {', '.join(texts)}"
-            )
     measures = [*measures_of(run for group in groups for run in group.runs), PROBE_FALL]
     for measure in measures:
         if claim.measure not in (measure.name, measure.subject):

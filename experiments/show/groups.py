@@ -8,6 +8,8 @@ from typing import Any
 from experiments.run.identity import FACTS, as_text, shared
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
+from experiments.sweeps.claims import HASH
+from forgetting.names import natural
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,11 @@ class Group:
 
     def named(self, arm: str) -> str:
         """An arm as its runs here are called: a user's method may be named without the hash of its
-        file, where runs of one text alone are here."""
-        texts = self.texts(arm)
-        return texts[0] if arm not in self.arms() and len(texts) == 1 else arm
-
-    def texts(self, arm: str) -> list[str]:
-        """Its arms that are `arm` but for the hashes of users' files."""
-        return [other for other in self.arms() if re.sub(r"@[0-9a-f]{4}", "", other) == arm]
+        file, and is then the text of it that ran last."""
+        if arm in self.arms():
+            return arm
+        of_texts = [run for run in self.runs if re.sub(HASH, "", run.arm) == arm]
+        return max(of_texts, key=lambda run: natural(run.id)).arm if of_texts else arm
 
     def of_arm(self, arm: str) -> list[StoredRun]:
         """The arm's runs by seed."""

@@ -1,5 +1,6 @@
 """Tables of our own: the measures by arm, their differences, and the claims."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -8,12 +9,14 @@ import pandas as pd
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, in_order
 from experiments.show.compare import (
+    Judged,
     by_learner,
     claimed_pairs,
     comparisons,
     difference,
     judged,
     measures_of,
+    not_judged,
 )
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
@@ -145,9 +148,13 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """The plans' claims, each a mean over units that is above zero where its words hold."""
+    found = [group for study in STUDIES for group in groups(runs, study)]
+    looked_at = judged(found)
+    for line in not_judged(found, looked_at):
+        print(f"warning: {line}", file=sys.stderr)
     rows = [
         {
-            "claim": of.claim.words.format(measure=of.measure.name),
+            "claim": of.claim.words.format(measure=of.measure.name) + _texts(of),
             "verdict": of.verdict,
             "difference": shown(of.difference, "+"),
             "over": units(of.difference.n, of.group.runs[0]),
@@ -156,10 +163,17 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
             "family": of.claim.family,
         }
         | where(of.group)
-        for of in judged([group for study in STUDIES for group in groups(runs, study)])
+        for of in looked_at
     ]
     columns = ["claim", "verdict", "difference", "over", "p, Holm", SMALLEST, "family"]
     return frame(rows, [*columns, "data", "preset", "settings"])
+
+
+def _texts(of: Judged) -> str:
+    """Which texts of users' files were judged, where the claim leaves it open."""
+    named = dict.fromkeys((term.arm, of.group.named(term.arm)) for term in of.claim.terms)
+    found = [there for arm, there in named if there != arm]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _p(p: float) -> str:

@@ -2,7 +2,8 @@
 
 A plan declares them beside its grid, each a measure of an arm against a baseline, or, without one,
 against zero; those of plans that name the same `family` are corrected together. `make figures`
-judges those of the plans in this folder, and of others those that a sweep kept beside its runs:
+judges those of the plans in `plans/`, and of others those that a sweep kept beside its runs
+(kept.py):
 
     family = "the paper's"
 
@@ -28,26 +29,27 @@ zero:
     ]
 """
 
-import difflib
+import ast
 import functools
-import itertools
 import math
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.run.study import studies
-from forgetting.arms import canonical
+from forgetting.arms import canonical, settings_of
 from forgetting.errors import UserError
-from forgetting.files import write_atomically
 from forgetting.measures import is_name, names
-from forgetting.settings import flat
+from forgetting.methods import available
+from forgetting.names import meant
+from forgetting.settings import flat, validate
 
 PLANS = Path(__file__).resolve().with_name("plans")
-KEPT = "plans"  # in a folder of runs: the plans of users' that have claims
+HASH = r"@[0-9a-f]{4}"  # behind a user's file in an arm's name
 EQUIVALENT = "equivalent"
 EXPECTED = ("above", "below", "not above", "not below", EQUIVALENT)
 TEXTS = ("words", "measure", "expected")
@@ -115,15 +117,15 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
             raise UserError(f"{where}: equivalent needs smallest, the smallest effect of interest")
         known = {key: claim[key] for key in TEXTS} | {"smallest": claim.get("smallest")}
         if not is_name(claim["measure"]):
-            near = difflib.get_close_matches(claim["measure"], names(), n=1)
-            hint = f"did you mean {near[0]}?" if near else "`differences` has their names"
+            hint = meant(claim["measure"], names()) or "`differences` has their names"
             raise UserError(f"{where}: there is no measure {claim['measure']!r}; {hint}")
         own = claim.get("settings", {})
         if not isinstance(own, dict):
             raise UserError(f"{where}: settings must be settings and their values")
         settings = flat(plan.get("settings", {})) | flat(own)
         terms = tuple(
-            replace(term, arm=_as_named(term.arm, plan["study"])) for term in _terms(claim, where)
+            replace(term, arm=_as_named(term.arm, plan["study"], where))
+            for term in _terms(claim, where)
         )
         found.append(
             Claim(**known, terms=terms, study=plan["study"], family=family, settings=settings)
@@ -149,23 +151,43 @@ def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
     return tuple(found)
 
 
-def _as_named(arm: str, study: str) -> str:
-    """An arm as its runs are called, but for the hash of a user's file."""
-    text, bracket, settings = arm.partition("(")
-    return canonical(text, studies()[study].models) + bracket + settings
+def _as_named(arm: str, study: str, where: str) -> str:
+    """An arm as its runs are called, but for the hash of a user's file. UserError for a setting of
+    a built-in method's that it has not, or that may not be so."""
+    text, given = re.fullmatch(r"(.*?)(?:\(([^()]*=[^()]*)\))?", arm).groups()
+    models = studies()[study].models
+    name = canonical(re.sub(HASH, "", text), models)
+    hashes = re.findall(HASH, text)
+    if not given:
+        return name if not hashes else text
+    known, last, settings = settings_of(name, models), name.split("+")[-1], {}
+    for key, value in (part.split("=", 1) for part in given.split(",")):
+        key = key.strip() if "." in key else f"{last}.{key.strip()}"
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value.strip())
+        settings[key] = value
+    built_in = {k: v for k, v in settings.items() if k.split(".")[0] in available()}
+    try:
+        settings |= validate(built_in, known)
+    except UserError as error:
+        raise UserError(f"{where}: {arm}: {error}") from None
+    order = sorted(settings, key=lambda key: list(known).index(key) if key in known else 99)
+    inside = ", ".join(f"{key.removeprefix(last + '.')}={settings[key]}" for key in order)
+    return f"{text if hashes else name}({inside})"
 
 
-def require_runs(found: Sequence[Claim], arms: Iterable[str], name: str) -> None:
-    """UserError for a claim on an arm that is none of those of the plan's runs."""
-    for i, claim in enumerate(found, 1):
-        there = {_as_named(arm, claim.study) for arm in arms}
-        for term in claim.terms:
-            arm = re.sub(r"@[0-9a-f]{4}", "", term.arm.partition("(")[0])
-            if arm not in there:
-                raise UserError(
-                    f"PLAN: claim {i} of {name}: no run of the plan is of {arm}; there are "
-                    f"{', '.join(sorted(there))}"
+def without_runs(found: Sequence[Claim], arms: Iterable[str]) -> list[str]:
+    """What is to be said of claims on an arm that is none of a plan's runs, a line each."""
+    lines = []
+    for claim in found:
+        there = sorted({_as_named(arm, claim.study, "PLAN") for arm in arms})
+        for arm in dict.fromkeys(term.arm for term in claim.terms):
+            if re.sub(HASH, "", arm).partition("(")[0] not in there:
+                lines.append(
+                    f"the claim {claim.words!r} is on {arm}, and no run of the plan is of that; "
+                    f"there are {', '.join(there)}"
                 )
+    return lines
 
 
 def _is_number(value: Any) -> bool:
@@ -176,45 +198,12 @@ def _is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value < math.inf
 
 
-def claims(study: str, folders: Collection[Path] = ()) -> list[Claim]:
-    """Those of a study: of the project's plans, and of the plans kept beside the runs in folders.
-    Raises UserError for one that is kept and will not do."""
-    kept = {path for folder in folders for path in (folder / KEPT).glob("*.toml")}
-    return list(itertools.chain(*(_in_file(path, study) for path in (*_shipped(), *sorted(kept)))))
-
-
 @functools.cache
-def _shipped() -> list[Path]:
-    return sorted(PLANS.glob("*.toml"))
-
-
-@functools.cache
-def _in_file(path: Path, study: str) -> list[Claim]:
-    try:
+def shipped(study: str) -> list[Claim]:
+    """Those of the project's plans of a study."""
+    found = []
+    for path in sorted(PLANS.glob("*.toml")):
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"PLAN: {path} is no TOML file: {error}") from None
-    return claims_of(plan, str(path)) if plan.get("study") == study else []
-
-
-def keep(plan: Path, folder: Path) -> None:
-    """Keep a user's plan with claims beside its runs in `folder`, for these are judged from there:
-    as it was when the first of them began, since a claim is written down before its runs."""
-    if not plan.is_file() or plan.resolve().parent == PLANS:
-        return
-    text, path = plan.read_text(encoding="utf-8"), folder / KEPT / plan.name
-    if not tomllib.loads(text).get("claims"):
-        return
-    if path.exists():
-        kept, now = (tomllib.loads(of)["claims"] for of in (path.read_text("utf-8"), text))
-        if kept != now:
-            print(
-                f"warning: the claims of {plan} are not those that its runs began with, which are "
-                f"judged: {path} has them; remove it to declare others"
-            )
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f"--results-dir: cannot write to {folder}: {error.strerror}") from None
+        if plan["study"] == study:
+            found += claims_of(plan, str(path))
+    return found

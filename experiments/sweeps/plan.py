@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.run.study import studies
-from experiments.sweeps.claims import PLANS, claims_of, require_runs
+from experiments.sweeps.claims import PLANS, claims_of
 from forgetting.errors import UserError
 from forgetting.settings import flat, word
 
@@ -69,13 +69,18 @@ def read_plan(name: str) -> tuple[str, list[tuple[str, ...]]]:
     for name, part in (("settings", settings), *(("grid", grid) for grid in grids)):
         if not isinstance(part, dict):
             raise UserError(f"PLAN: [{name}] of {path} must hold settings")
-    claims = claims_of(plan, str(path))
+    claims_of(plan, str(path))
     runs = [run for grid in grids for run in _combined(settings, grid, path)]
-    study = studies()[plan["study"]]
-    of_runs = [dict(word.split("=", 1) for word in run).get(study.arm) for run in runs]
-    require_runs(claims, {arm for of in of_runs for arm in ([of] if of else study.default_arms)},
-                 str(path))  # fmt: skip
     return plan["study"], list(dict.fromkeys(runs))
+
+
+def arms_of(study: str, all_words: Sequence[tuple[str, ...]]) -> set[str]:
+    """The arms of planned runs, as they are written."""
+    of, found = studies()[study], set()
+    for words in all_words:
+        given = [word.partition("=")[2] for word in words if key_of(word) == of.arm]
+        found |= {given[-1]} if given else set(of.default_arms)
+    return found
 
 
 def _combined(settings: dict, grid: dict, path: Path) -> list[tuple[str, ...]]:

@@ -4,7 +4,6 @@ An arm is `rotation`, `replay+rotation` or `./my_idea.py+ewc`; where a study has
 name is one of those: `uncond+ewc`. It is a set: the order of the names changes no number.
 """
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -24,6 +23,7 @@ from typing import Any
 from forgetting.declared import require_whole
 from forgetting.errors import UserError
 from forgetting.learner import Method
+from forgetting.names import meant
 from forgetting.settings import Setting, validate, with_defaults
 
 PLAIN = "vanilla"  # the method that does nothing
@@ -146,7 +146,12 @@ class Arm:
             own = {name: values[f"{method.name}.{name}"] for name in method.settings}
             given = {**of_study, **self.fixed}
             used = {name: given[name] for name in method.uses if name in given}
-            made.append(method({**used, **own}, seed))
+            one = method({**used, **own}, seed)
+            if "draws" not in vars(one):
+                raise UserError(
+                    f"{method.name}.py: __init__ must call super().__init__(values, seed)"
+                )
+            made.append(one)
         return made
 
 
@@ -259,9 +264,10 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
             text = content.decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            beside = [f"{found.parent}/{found.name}" for found in path.parent.glob("*.py")]
-            near = difflib.get_close_matches(str(path), beside, n=1)
-            hint = f"; did you mean {os.path.join('.', os.path.relpath(near[0]))}?" if near else ""
+            beside = {found.name: found for found in path.parent.glob("*.py")}
+            shown = os.path.dirname(word) or "."
+            hint = meant(path.name, beside).replace("mean ", f"mean {shown}/")
+            hint = f"; {hint}" if hint else ""
             raise UserError(f"{key}: {word} cannot be read: {reason}{hint}") from None
         if not re.fullmatch(r"[A-Za-z_][\w-]*", path.stem):
             raise UserError(f"{key}: {word}: a method's file is named by letters, digits, _ and -")
@@ -273,15 +279,14 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
         raise UserError(f"{key}: {word} is a model, and stands in front of the methods")
     hint = _near(word, available(), ", or the path of a .py file")
     if word and _path(f"{word}.py").is_file():
-        hint = f"did you mean ./{word}.py?"
+        hint = f"did you mean {word if '/' in word else f'./{word}'}.py?"
     elif "," in word:
         hint = f"one run has one; experiments/sweep.py makes several, by a plan's {key} = [...]"
     raise UserError(f"{key}: {word or 'nothing'} is no method; {hint}")
 
 
 def _near(word: str, names: Iterable[str], others: str = "") -> str:
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}{others}"
+    return meant(word, names) or f"there are {', '.join(names)}{others}"
 
 
 def _path(word: str) -> Path:
