@@ -99,9 +99,9 @@ def report(
     parts = [part for part in parts if part.sections or part.lines]
     shown = {folder for part in parts for section in part.sections for folder in section.folders}
     shipped = sum(map(is_shipped, shown))
-    of = f"{len(shown)} stored runs"
+    own, of = len(shown) - shipped, f"{len(shown)} stored runs"
     if shipped:
-        of = f"{len(shown) - shipped} runs of your own, and {shipped} that came with the project"
+        of = f"{own} runs of your own, and " * bool(own) + f"{shipped} that came with the project"
     page = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
