@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from forgetting.errors import UserError
+
 COLUMNS = ("targets", "tasks", "labels")
 
 
@@ -44,7 +46,13 @@ class Batch:
         return getattr(self, name)
 
     def add(self, images: torch.Tensor, columns: Mapping[str, torch.Tensor], real: bool) -> None:
-        """Put rows (M, 3, S, S) into the objective, behind the others."""
+        """Put rows (M, 3, S, S) into the objective, behind the others. Raises UserError where fakes
+        are said to be real."""
+        targets = columns.get("targets")
+        # On a GPU it would have to wait for the answer.
+        known = real and self.fake and targets is not None and not targets.is_cuda
+        if known and bool((targets == 0).any()):
+            raise UserError("batch.add: rows whose target is 0 are fakes, and need real=False")
         n = len(self.images)
         self.images = torch.cat([self.images, images])
         for name, values in columns.items():

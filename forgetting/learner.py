@@ -15,10 +15,17 @@ from torch import nn
 from forgetting.batch import Batch, Outputs
 from forgetting.errors import UserError
 from forgetting.networks import buffers_kept, build, initialised, normalise_spectrally, scale_images
-from forgetting.returned import explain_kept_graph, metrics_of, require_loss, require_rows
+from forgetting.returned import (
+    at_most,
+    explain_kept_graph,
+    metrics_of,
+    require_loss,
+    require_rows,
+)
 from forgetting.seeding import derived_seed, generator
 from forgetting.settings import Setting
 
+MOST_BATCHES = 10_000  # that a method may take at a boundary
 # Whose update it is -> what ends the name of a method's loss.
 PLAYERS = {"classifier": "", "discriminator": "_d", "generator": "_g"}
 
@@ -325,7 +332,7 @@ class Learner:
         with buffers_kept(self.net, *others):
             for method in self.methods.values():
                 if method.takes_part(self.player):
-                    method.boundary(self, batches())
+                    method.boundary(self, at_most(MOST_BATCHES, batches(), method.name))
 
     def _joining(self, player: str) -> list[Method]:
         return [method for method in self.methods.values() if method.takes_part(player)]

@@ -39,6 +39,12 @@ class Rehearsal(Method):
             raise UserError(f"{key}: at most the batch's {batch_size} fakes, not {self.rows}")
 
     def setup(self, learner):
+        lacking = [name for name in Rehearsal.settings if name not in self.settings]
+        if lacking:
+            raise UserError(
+                f"{self.name}.py: settings lack {' and '.join(lacking)}, which a reservoir needs; "
+                f"begin them with **Rehearsal.settings"
+            )
         n, images = learner.batch_size, (3, learner.image_size, learner.image_size)
         self.rows = self.rows or (n if learner.player == "classifier" else max(1, n // 2))
         if learner.one_for_all:

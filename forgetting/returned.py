@@ -1,6 +1,7 @@
 """What a method's hooks give back, checked: a mistake in them is one line that names the method."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -40,6 +41,15 @@ def require_rows(batch: Batch, method: str) -> None:
                 f"{method}: its extend must put images (M, {', '.join(map(str, shape))}) into "
                 f"batch.extra[{name!r}], not {tuple(rows.shape)}"
             )
+
+
+def at_most(n: int, batches: Iterator[Batch], method: str) -> Iterator[Batch]:
+    """The batches of a task, which never end; UserError for a method that takes more than n."""
+    yield from islice(batches, n)
+    raise UserError(
+        f"{method}: its boundary takes more than {n:,} batches, which never end by themselves; "
+        f"take as many as it needs, as in itertools.islice(batches, 8)"
+    )
 
 
 def explain_kept_graph(methods: Iterable[nn.Module], error: RuntimeError) -> None:

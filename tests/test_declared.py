@@ -1,9 +1,11 @@
 """A mistake in a method of one's own is one line that says what would be right."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 from test_arms import SEQUENTIAL, run  # noqa: F401
+from test_gan import study as gan
 from test_own_method import CODE
 from test_sequential import study
 from torture import metrics
@@ -37,6 +39,8 @@ def with_line(line: str) -> str:
          "settings: draws is a part of every method already; take another name"),
         (CODE.replace(SETTING, "0.1"),
          "settings: weight must be a Setting(default, rule, help), not 0.1"),
+        (CODE.replace("from forgetting.settings", "import nowhere\nfrom forgetting.settings"),
+         "line 7: ModuleNotFoundError: No module named 'nowhere'"),
         (CODE.replace("number(at_least=0)", "number"),
          "settings: the rule of weight must be one of forgetting/settings.py's; call it"),
         (CODE.replace("Setting(0.1", "Setting(-1"),
@@ -130,6 +134,10 @@ SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
             "my_idea: its extend leaves 20 images and 16 tasks; batch.add takes a column of each",
         ),
         (
+            CODE.replace("next(batches).images", "list(batches)[0].images"),
+            "my_idea: its boundary takes more than 10,000 batches, which never end by themselves",
+        ),
+        (
             CODE + EXTEND.format(SMALLER),
             "my_idea: its extend must put images (M, 3, 8, 8) into batch.extra['my_idea'], not (4,",
         ),
@@ -140,7 +148,7 @@ def test_a_mistake_in_a_hook_names_the_method(text, line, tmp_path, digits):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(line)):
         of = study(digits, method=str(path))
-        for _ in range(3):
+        for _ in range(5):  # past a boundary
             of.step()
 
 
@@ -178,3 +186,35 @@ def test_draws_that_are_not_the_methods_own_go_on_as_well(tmp_path, run):  # noq
     done = run(SEQUENTIAL, *words, "resume=auto")
     assert re.search(r"resumed at step [1-9]", done.stdout), done.stderr
     assert metrics(tmp_path / "runs/1") == metrics(tmp_path / "whole/1")
+
+
+RESERVOIR = """
+from forgetting.rehearsal import Rehearsal
+
+class Mine(Rehearsal):
+    {}
+
+    def extend(self, batch, drawn):
+        images, columns = self.recall(batch, drawn["old"])
+        batch.add(images, columns, real={})
+        self.keep(batch, drawn["place"])
+"""
+
+
+@pytest.mark.parametrize(
+    "settings,real,line",
+    [
+        ("settings = {**Rehearsal.settings}", True, "batch.add: rows whose target is 0 are fakes"),
+        ("settings = {**Rehearsal.settings}", False, None),
+        ("settings = {}", False, "mine.py: settings lack size and rows, which a reservoir needs"),
+    ],
+)
+def test_old_fakes_are_no_real_images_and_a_reservoir_has_its_settings(
+    settings, real, line, tmp_path, digits
+):
+    path = tmp_path / "mine.py"
+    path.write_text(RESERVOIR.format(settings, real))
+    with pytest.raises(UserError, match=re.escape(line)) if line else nullcontext():
+        of = gan(digits, model=f"uncond+{path}")
+        for _ in range(2):
+            of.step()

@@ -303,9 +303,12 @@ def _user_method(path: Path, sha256: str) -> type[Method]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        where, what = "", " ".join(str(error).split())
+        steps = traceback.walk_tb(error.__traceback__)
+        here = [line for frame, line in steps if frame.f_code.co_filename == str(path)]
+        line, what = here[-1:], " ".join(str(error).split())
         if isinstance(error, SyntaxError):
-            where, what = f"line {error.lineno}: ", error.msg
+            line, what = [error.lineno], error.msg
+        where = f"line {line[0]}: " if line else ""
         raise UserError(f"{path.name}: {where}{type(error).__name__}: {what}") from None
     return _method_in(module, path.stem)
 
