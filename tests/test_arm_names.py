@@ -124,7 +124,7 @@ ONE = "from forgetting.learner import Method\n\nclass Mine(Method):\n    'Mine.'
         ("none.py", "x = 1\n", "none.py: it must have one Method in it, not 0"),
         ("two.py", ONE + "\nclass Other(Method):\n    pass\n", "two.py: it must have one Method"),
         ("wrong.py", "def f(:\n", "wrong.py: line 1: SyntaxError: "),
-        ("fails.py", "1 / 0\n", "fails.py: ZeroDivisionError: division by zero"),
+        ("fails.py", "1 / 0\n", "fails.py: line 1: ZeroDivisionError: division by zero"),
         ("rotation.py", ONE, "method: the name rotation of "),
         ("two words.py", ONE, "method: "),
         ("latin.py", b"# \xff\n", "method: "),

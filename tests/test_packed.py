@@ -115,7 +115,7 @@ def test_figures_of_a_zip_are_those_of_its_folder(folders, zipped, tmp_path):
     for name in written:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     (group,) = groups(stored_runs(zipped), "sequential_tasks")
-    assert sources(group.runs) == "4 of few"
+    assert sources(group.runs) == "4 runs in few"
 
 
 def test_a_zip_has_the_same_bytes_whatever_the_order(folders, zipped, tmp_path):
