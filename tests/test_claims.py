@@ -80,6 +80,7 @@ def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
         ("ewc(weight=10)", "ewc(weight=10.0)"),
         ("replay+ewc(replay.rows=4, ewc.weight=10)", "ewc+replay(ewc.weight=10.0, rows=4)"),
         ("my_idea@5ff2(weight=0.5)", "my_idea@5ff2(weight=0.5)"),
+        ("my_idea(sizes=[1, 2], weight=0.5)", "my_idea(sizes=[1, 2], weight=0.5)"),
     ],
 )
 def test_an_arm_is_written_as_in_the_grid_and_meant_as_its_runs_are_called(written, named):
@@ -90,6 +91,12 @@ def test_an_arm_is_written_as_in_the_grid_and_meant_as_its_runs_are_called(writt
     assert without_runs([claim], with_file) == []
     (line,) = without_runs([claim], ["vanilla", "./other.py"])
     assert line.endswith("and no run of the plan is of that; there are other, vanilla")
+
+
+def test_an_arm_has_the_studys_own_settings_too():
+    written = CLAIM | {"arm": "uncond+rotation+ewc(weight=10, alpha=0.5)"}
+    (claim,) = claims_of({"study": "gan_probe", "claims": [written]}, "plan")
+    assert claim.terms[0].arm == "ssgan+ewc(alpha=0.5, weight=10.0)"
 
 
 def test_every_measure_of_a_stored_run_may_be_claimed():

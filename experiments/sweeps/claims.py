@@ -155,25 +155,29 @@ def _as_named(arm: str, study: str, where: str) -> str:
     """An arm as its runs are called, but for the hash of a user's file. UserError for a setting of
     a built-in method's that it has not, or that may not be so."""
     text, given = re.fullmatch(r"(.*?)(?:\(([^()]*=[^()]*)\))?", arm).groups()
-    models = studies()[study].models
-    name = canonical(re.sub(HASH, "", text), models)
-    hashes = re.findall(HASH, text)
+    of = studies()[study]
+    name = canonical(re.sub(HASH, "", text), of.models)
+    shown = text if re.search(HASH, text) else name
     if not given:
-        return name if not hashes else text
-    known, last, settings = settings_of(name, models), name.split("+")[-1], {}
-    for key, value in (part.split("=", 1) for part in given.split(",")):
-        key = key.strip() if "." in key else f"{last}.{key.strip()}"
+        return shown
+    last, settings = name.split("+")[-1], {}
+    own = {key: setting for key, setting in of.settings.items() if setting.of_arm}
+    known = own | settings_of(name, of.models)
+    for key, value in re.findall(r"([\w.]+)\s*=\s*(\[[^\]]*\]|[^,]*)", given):
+        key = key if "." in key or key in own else f"{last}.{key}"
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value.strip())
         settings[key] = value
-    built_in = {k: v for k, v in settings.items() if k.split(".")[0] in available()}
+    checked = {k: v for k, v in settings.items() if k in own or k.split(".")[0] in available()}
     try:
-        settings |= validate(built_in, known)
+        settings |= validate(checked, known)
     except UserError as error:
         raise UserError(f"{where}: {arm}: {error}") from None
-    order = sorted(settings, key=lambda key: list(known).index(key) if key in known else 99)
-    inside = ", ".join(f"{key.removeprefix(last + '.')}={settings[key]}" for key in order)
-    return f"{text if hashes else name}({inside})"
+    # In the order in which an arm's name has them; of a user's method it is not known.
+    in_order = [key for key in known if key in settings]
+    in_order += [key for key in settings if key not in known]
+    inside = ", ".join(f"{key.removeprefix(last + '.')}={settings[key]}" for key in in_order)
+    return f"{shown}({inside})"
 
 
 def without_runs(found: Sequence[Claim], arms: Iterable[str]) -> list[str]:
