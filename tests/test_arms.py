@@ -128,7 +128,7 @@ def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
     assert of_claim["measure"].tolist() == ["cycle_gain"]
     assert re.fullmatch(r"my_idea@\w{4} - shuffled", of_claim["compared"].item())
     claims = pd.read_csv(folder / "out/claims.csv", dtype=str)
-    assert claims["claim"].tolist()[-1].startswith("the last cycle is better with my idea")
+    assert claims["claim"].tolist()[-1].startswith("from the first cycle to the last more is")
     (folder / "my_plan.toml").write_text(plan.replace('"above"', '"below"'))
     done = command("sweep.py", *words, cwd=folder)
     assert "warning: the claims of my_plan.toml are not those that its runs began" in done.stdout
