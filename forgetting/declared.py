@@ -6,6 +6,7 @@ Every breach is one line, a `UserError` that begins with the file's name.
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from forgetting.errors import UserError
@@ -20,13 +21,14 @@ _TAKEN = {name for name, value in vars(Method).items() if inspect.isfunction(val
 _TAKEN |= {"name", "settings", "uses", "players", "seed", "draws", "training"}
 
 
-def require_whole(method: type[Method], file: str, text: str) -> None:
-    """UserError for what of it would never be called, or could not be gone by. text: the file's."""
+def require_whole(method: type[Method], path: Path) -> None:
+    """UserError for what of it would never be called, or could not be gone by. path: its file's."""
+    file = path.name
     for name, value in vars(method).items():
         hook = vars(Method).get(name)
         known = any(hasattr(base, name) for base in method.__mro__[1:]) or name in _WAYS_IN
         if not name.startswith("_") and not known:
-            _require_helper(name, value, file, text)
+            _require_helper(name, value, path)
         elif inspect.isfunction(value) and inspect.isfunction(hook):
             _require_parameters(name, value, hook, file)
     for name, example in (("uses", "rotation_weight"), ("players", "discriminator")):
@@ -51,12 +53,12 @@ def require_known(method: type[Method], file: str, known: Mapping[str, Any]) -> 
                 raise UserError(f"{file}: {what}: {_hint(name, known, 'setting of a study')}")
 
 
-def _require_helper(name: str, value: Any, file: str, text: str) -> None:
+def _require_helper(name: str, value: Any, path: Path) -> None:
     near = meant(name, _WAYS_IN, cutoff=0.75)
-    called = len(re.findall(rf"\b{name}\b", text)) > 1
+    called = len(re.findall(rf"\b{name}\b", path.read_text(encoding="utf-8"))) > 1
     if near or (inspect.isfunction(value) and not called):
         raise UserError(
-            f"{file}: {name} is nothing that a method has; {near or 'there are '}"
+            f"{path.name}: {name} is nothing that a method has; {near or 'there are '}"
             f"{'' if near else ', '.join(HOOKS)} (the name of a helper begins with _)"
         )
 

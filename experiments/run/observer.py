@@ -10,7 +10,19 @@ from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 
 from experiments.run import metrics_file
+from forgetting.errors import UserError
 from forgetting.files import write_atomically
+
+
+def make_results_folder(folder: Path) -> None:
+    """Raises UserError where it cannot be made, or nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
 
 
 class RunFolder(FileStorageObserver):

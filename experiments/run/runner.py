@@ -7,7 +7,6 @@ artifacts(), status(), summary() and state_dict()/load_state_dict(). Nothing her
 """
 
 import functools
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ from experiments.run.identity import identity
 from experiments.run.locks import Held, sole_user
 from experiments.run.log import Diverged
 from experiments.run.loop import require_written, run_to_the_end
-from experiments.run.observer import RunFolder
+from experiments.run.observer import RunFolder, make_results_folder
 from experiments.run.other_observers import Beside
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
@@ -131,7 +130,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
         for arm in arms:  # before the first of them begins
             study.check({**settings, study.arm: arm}, dataset)
         if not options["--unobserved"]:
-            _make_results_folder(folder)
+            make_results_folder(folder)
         print(
             f"preset {settings['preset']} on {dataset.label}, {settings['device']}, "
             f"{settings['precision']}; choose another with: with quick | cpu | paper"
@@ -317,16 +316,6 @@ def _apply_command(study, settings, explicit, command) -> str:
     learner = study.build(stored, dataset, device, autocast, fresh=False, to_train=False)
     learner.load_state_dict(checkpoint["study"])
     return command(learner, folder / run_id)
-
-
-def _make_results_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise UserError(f"results_dir: cannot write to {folder}; choose a folder that can be")
 
 
 def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import os
 import pkgutil
 import re
@@ -266,7 +265,7 @@ def _find(word: str, key: str, models: Iterable[str]) -> tuple[type[Method], Use
             reason = getattr(error, "strerror", None) or "it is no text"
             beside = {found.name: found for found in path.parent.glob("*.py")}
             shown = os.path.dirname(word) or "."
-            hint = meant(path.name, beside).replace("mean ", f"mean {shown}/")
+            hint = meant(path.name, beside).replace("mean ", f"mean {shown}/", 1)
             hint = f"; {hint}" if hint else ""
             raise UserError(f"{key}: {word} cannot be read: {reason}{hint}") from None
         if not re.fullmatch(r"[A-Za-z_][\w-]*", path.stem):
@@ -326,7 +325,7 @@ def _method_in(module: ModuleType, name: str) -> type[Method]:
         raise UserError(
             f"{Path(module.__file__).name}: it must have one Method in it, not {len(found)}"
         )
-    require_whole(found[0], Path(module.__file__).name, inspect.getsource(module))
+    require_whole(found[0], Path(module.__file__))
     found[0].name = name
     return found[0]
 
