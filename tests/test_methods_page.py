@@ -19,3 +19,10 @@ def test_the_page_has_every_method_with_its_settings():
         for key in of.uses:
             assert f"`{key}`" in entries[name]
         assert re.findall(r"^\*\*([A-Z][a-z ]+)\.\*\*", entries[name], re.MULTILINE) == PARTS, name
+
+
+def test_the_head_sorts_every_method_under_one_idea():
+    head = (PROJECT / "docs/methods.md").read_text().split("\n## ")[0]
+    links = re.findall(r"\[`(\w+)`\]\(#(\w+)\)", head)
+    assert all(name == anchor for name, anchor in links)
+    assert sorted(name for name, _ in links) == sorted(methods.available())
