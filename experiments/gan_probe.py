@@ -280,8 +280,9 @@ STUDY = Study(
     parse=parse_model,
     models=MODELS,
     widest=widest,
+    presets=PRESETS,
 )
-tell(STUDY, PRESETS)
+tell(STUDY)
 
 if __name__ == "__main__":
     from experiments.run.runner import main

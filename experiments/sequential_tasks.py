@@ -203,8 +203,12 @@ def facts(settings) -> dict[str, str]:
     return {"recording": recording.content} if recording else {}
 
 
-STUDY = Study(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates, facts=facts)
-tell(STUDY, PRESETS)
+STUDY = Study(
+    *(ex, "method", ("vanilla", "rotation"), SETTINGS, check, build, updates),
+    facts=facts,
+    presets=PRESETS,
+)
+tell(STUDY)
 
 if __name__ == "__main__":
     from experiments.run.runner import main

@@ -265,7 +265,7 @@ class SequentialTasks:
         """Updates until what the net has lost is back, of the generators that it never met, or of
         all but the last: what it saves to have met one (Ebbinghaus' measure of memory)."""
         found = {}
-        for j in [number - 1 for number in self.omit] or range(self.tasks - 1):
+        for j in [number - 1 for number in self.omit] or self.schedule.order[:-1]:
             draws = generator(self.learner.seed, f"relearning {j}")
             found[f"relearning/task_{j}"] = updates_to_relearn(
                 self.learner,

@@ -64,7 +64,13 @@ class Recording:
         }
 
     def require(self, dataset) -> None:
-        """Raise UserError where these are not the images that its GAN was trained on."""
+        """Raise UserError where these are not the images that its GAN was trained on, or where a
+        single generator makes no stream."""
+        if len(self.nets) < 2:
+            raise UserError(
+                f"stream.recording: {self.name} has {len(self.nets)} generator, and a stream needs "
+                f"two; record more with a smaller record_every"
+            )
         size = dataset.train_images.shape[-1]
         if size != self.size:
             raise UserError(

@@ -153,6 +153,39 @@ def test_a_plan_is_kept_as_its_runs_began_and_changes_no_shipped_family(tmp_path
     assert sorted(claim.expected for claim in found[len(shipped) :]) == ["above", "below"]
 
 
+def test_a_plan_of_one_study_joins_no_shipped_family_of_the_other(tmp_path):
+    plan = tmp_path / "my_plan.toml"
+    text = OWN.format(family="the cures", expected="above").replace("sequential_tasks", "gan_probe")
+    text = text.replace("cycle_gain", "probe_final").replace("vanilla", "uncond")
+    plan.write_text(text.replace("./mine.py", "ssgan").replace("method", "model"))
+    keep(plan, tmp_path / "runs", 0, ["uncond", "ssgan"])
+    assert claims("gan_probe", [tmp_path / "runs"])[-1].family == "the cures, my_plan"
+
+
+def test_what_all_runs_have_set_stands_in_the_names_of_a_claims_arms():
+    plan = {
+        "study": "sequential_tasks",
+        "settings": {"rotation_weight": 0.1, "ewc": {"weight": 10}},
+    }
+
+    def arms(**claim):
+        (found,) = claims_of(plan | {"claims": [CLAIM | claim]}, "plan")
+        return [term.arm for term in found.terms]
+
+    assert arms(arm="rotation", baseline="vanilla") == ["rotation(rotation_weight=0.1)", "vanilla"]
+    assert arms(arm="ewc") == ["ewc(weight=10)"] and arms(arm="ewc(weight=5)") == [
+        "ewc(weight=5.0)"
+    ]
+    plan["settings"]["ewc"]["weight"] = 100.0  # the default, which no arm is named by
+    assert arms(arm="ewc") == ["ewc"]
+    plan["settings"]["mine"] = {"weight": 0.5}
+    assert arms(arm="./mine.py(weight=0.5)") == [
+        "mine(rotation_weight=0.1, weight=0.5)"  # a user's method may go by any setting
+    ]
+    with pytest.raises(UserError, match=r"mine\.weight in the plan's settings is the arm's own"):
+        arms(arm="./mine.py")
+
+
 def test_two_plans_of_one_name_are_both_kept_and_a_broken_one_is_in_nobodys_way(tmp_path, capsys):
     for folder, family in (("a", "f"), ("b", "g")):
         (tmp_path / folder).mkdir()

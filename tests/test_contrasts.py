@@ -6,7 +6,7 @@ import pytest
 from conftest import with_settings
 from stubs import stub
 
-from experiments.show import compare, own_tables
+from experiments.show import own_tables, verdicts
 from experiments.show.groups import groups
 from experiments.sweeps.claims import Claim, Term, claims_of
 from forgetting.errors import UserError
@@ -26,8 +26,8 @@ def interaction(monkeypatch, runs, **changes):
         Term(-1, "rotation", {"width": 16}), Term(1, "vanilla", {"width": 16}),
     )  # fmt: skip
     claim = Claim("w", "kept", "above", terms, STUDY, "f", {"plant_updates": 9, **changes}, 0.1)
-    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
-    return compare.judged(groups(runs, STUDY))
+    monkeypatch.setattr(verdicts, "claims", lambda *_: [claim])
+    return verdicts.judged(groups(runs, STUDY))
 
 
 def crossed(kept, **more):
@@ -92,12 +92,12 @@ def test_settings_of_a_claim_stand_beside_the_plans():
 def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(monkeypatch, capsys):
     claim = Claim("mine keeps", "kept", "above", (Term(1, "mine", {}), Term(-1, "vanilla", {})),
                   STUDY, "f", {}, 0.1)  # fmt: skip
-    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
+    monkeypatch.setattr(verdicts, "claims", lambda *_: [claim])
     runs = [
         replace(run(0.1 * k + gain, unit=k, plant_updates=9), arm=arm)
         for k in (1, 2, 3) for arm, gain in (("mine@5ff2", 0.2 + 0.01 * k), ("vanilla", 0))
     ]  # fmt: skip
-    (of,) = compare.judged(groups(runs, STUDY))
+    (of,) = verdicts.judged(groups(runs, STUDY))
     assert of.verdict == "confirmed" and of.difference.mean == pytest.approx(0.22)
     table = own_tables.differences(runs)
     row = table[(table["compared"] == "mine@5ff2 - vanilla") & (table["measure"] == "kept")]
@@ -107,7 +107,7 @@ def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(m
         replace(one, arm="mine@77aa", id="z9", result={"kept": one.result["kept"] - 0.4})
         for one in runs if one.arm == "mine@5ff2"
     ]  # fmt: skip
-    (of,) = compare.judged(groups([*runs, *again], STUDY))
+    (of,) = verdicts.judged(groups([*runs, *again], STUDY))
     assert of.verdict == "against"
     assert own_tables.claims([*runs, *again])["claim"].tolist() == ["mine keeps (mine@77aa)"]
     assert own_tables.claims([one for one in runs if one.arm == "vanilla"]).empty

@@ -54,6 +54,9 @@ def test_a_band_is_an_interval_at_every_point():
 def test_equal_values_are_no_certainty():
     assert math.isnan(mean_interval([0.2, 0.2]).p)
     assert math.isnan(mean_interval([0.4 - 0.3, 0.3 - 0.2]).p)
+    assert mean_interval([0.2, 0.2]).contains_zero and not mean_interval([0.2, 0.2]).within(0.3)
+    assert mean_interval([0.0, 0.0]).within(0.3) and not mean_interval([0.0]).within(0.3)
+    assert mean_interval([0.1, 0.11]).within(0.3) and not mean_interval([0.1, 0.11]).within(0.1)
 
 
 def test_holms_correction():

@@ -169,6 +169,14 @@ def test_a_comparison_is_paired_corrected_and_judged():
     assert compare(table, "better").set_index("arm").verdict["base"] == "below"
 
 
+def test_pairs_that_do_not_differ_count_in_the_family():
+    base = np.array([0.1, 0.9, 0.5])
+    table = of_arms(base=base, same=base, other=base + np.array([0.2, 0.21, 0.19]))
+    found = compare(table, "base").set_index("arm")
+    assert found.p_holm["other"] == pytest.approx(2 * found.p["other"])
+    assert found.p_holm["same"] == 1 and found.verdict["same"] == "undecided"
+
+
 def test_the_mean_of_a_unit_counts_once():
     table = of_arms(base=[0, 0, 0, 0], other=[1, 3, 5, 5])
     table["unit"] = ["a", "a", "b", "c"] * 2

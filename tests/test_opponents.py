@@ -14,7 +14,7 @@ from test_gan import study as gan
 from experiments import benchmarks, sequential_tasks
 from experiments.run import runner
 from experiments.run.stored import stored_runs
-from experiments.show import compare, cures, in_short, memory, opponents, own_tables
+from experiments.show import cures, in_short, memory, opponents, own_tables, verdicts
 from experiments.show import drawings as figures
 from experiments.show.arms import colour_of, words, wrapped
 from experiments.show.groups import groups
@@ -68,7 +68,7 @@ def test_what_was_drawn_at_random_is_the_recording(runs):
     assert "the paper's" not in set(own_tables.claims(runs)["family"])  # it has no opponents
     claim = Claim("it remembers", "memory", "above", (Term(1, "vanilla", {}),), STUDY, "own", {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "claims", lambda *_: [claim])
+        patch.setattr(verdicts, "claims", lambda *_: [claim])
         row = own_tables.claims(runs).iloc[0]
     assert tuple(row[["family", "claim", "over"]]) == ("own", "it remembers", "3 recordings")
 
@@ -328,8 +328,8 @@ def test_a_plans_claim_of_memory_is_looked_at_in_runs_of_its_settings(
     settings = {"dataset.label": "digits", "stream.name": "fakes", "iterations_per_task": turn}
     terms = (Term(1, "rotation", {}), Term(-1, "vanilla", {}))
     claim = Claim("words", "memory", "above", terms, STUDY, "family", settings, 0.2)
-    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
-    found = compare.judged(groups(runs, STUDY))
+    monkeypatch.setattr(verdicts, "claims", lambda *_: [claim])
+    found = verdicts.judged(groups(runs, STUDY))
     assert [of.difference.mean for of in found] == [pytest.approx(0.04)] * looked_at
     assert [of.verdict for of in found] == ["equivalent"] * looked_at
 

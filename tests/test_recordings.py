@@ -120,6 +120,8 @@ def test_other_images_or_another_size_are_one_line(digits, recording):
         recording.require(replace(digits, train_images=images))
     with pytest.raises(UserError, match="tiny is of other images"):
         recording.require(replace(digits, fingerprint="another"))
+    with pytest.raises(UserError, match="tiny has 1 generator, and a stream needs two"):
+        replace(recording, nets=recording.nets[:1]).require(digits)
 
 
 def test_what_is_shipped_is_whole_and_small():

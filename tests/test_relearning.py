@@ -69,8 +69,13 @@ def test_relearning_is_of_a_copy_and_without_methods(digits, recording):
 
 
 def test_what_a_twin_relearns_is_what_it_never_met(digits, recording):
-    for omit, names in (([], {0, 1, 2}), ([2, 4], {1, 3})):
-        learner = opponents(digits, recording, omit=omit, iterations_per_task=2)
+    in_turn = [0, 1, 2, 3]
+    for omit, order, names in (
+        ([], in_turn, {0, 1, 2}),
+        ([2, 4], in_turn, {1, 3}),
+        ([], [3, 1, 0, 2], {3, 1, 0}),  # all but the last to come
+    ):
+        learner = opponents(digits, recording, omit=omit, order=order, iterations_per_task=2)
         losses(learner, learner.total_steps)
         found = {k for k in learner.evaluate() if k.startswith("relearning/")}
         assert found == {f"relearning/task_{j}" for j in names}

@@ -101,6 +101,17 @@ def test_a_run_that_cannot_take_part_is_one_line(run_id, line, folder, capsys):
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
+def test_a_gan_that_lies_there_twice_is_met_once(scored, tmp_path):
+    for name, source in (("1", "1"), ("2", "2"), ("2.bak", "2")):
+        shutil.copytree(scored / source, tmp_path / name)
+    shutil.copytree(scored / "2", tmp_path / "8")
+    record = json.loads((tmp_path / "8/run.json").read_text())
+    (tmp_path / "8/run.json").write_text(json.dumps(record | {"_id": "8"}))  # run again
+    assert round_robin(tmp_path, "1") == 0
+    rows = pd.read_csv(tmp_path / "1/round_robin.csv", dtype=str)
+    assert rows["run"].tolist() == ["1", "1", "2", "2"]
+
+
 def test_a_run_under_way_has_no_past_yet(folder, tmp_path, capsys):
     shutil.copytree(folder / "1", tmp_path / "1")
     record = json.loads((tmp_path / "1/run.json").read_text())

@@ -19,12 +19,13 @@ def found(sequential_runs):
 def test_runs_become_one_tidy_table(sequential_runs):
     table = load_runs(sequential_runs)
     assert list(table) == [
-        "run", "study", "data", "preset", "arm", "seed", "metric", "step", "value",
+        "run", "study", "data", "preset", "arm", "unit", "seed", "metric", "step", "value",
     ]  # fmt: skip
     stored = json.loads((sequential_runs / "3" / "metrics.json").read_text())["accuracy/task_2"]
     rows = table[(table.run == "3") & (table.metric == "accuracy/task_2")]
     assert rows.step.tolist() == stored["steps"] and rows.value.tolist() == stored["values"]
     assert (rows.arm.unique(), rows.seed.unique()) == (["rotation"], [0])
+    assert (table.unit.astype(str) == table.seed.astype(str)).all()
 
 
 def test_runs_of_other_settings_are_never_pooled(found):

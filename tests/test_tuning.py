@@ -11,7 +11,7 @@ from stubs import stub
 
 from experiments.run.identity import as_text, identity
 from experiments.run.study import studies
-from experiments.show import compare
+from experiments.show import verdicts
 from experiments.show.groups import groups
 from experiments.sweeps.claims import PLANS, Claim, Term
 from experiments.sweeps.kept import claims
@@ -148,6 +148,6 @@ def test_a_claim_may_expect_that_two_are_equivalent(shift, spread, verdict, monk
         runs.append(stub([[0.5, 0.5], [0.6 + more, 0.6]], unit=unit, method="rotation"))
     terms = (Term(1, "rotation", {}), Term(-1, "vanilla", {}))
     claim = Claim("words", "past_auc", "equivalent", terms, STUDY, "own", {}, 0.05)
-    monkeypatch.setattr(compare, "claims", lambda *_: [claim])
-    (found,) = compare.judged(groups(runs, STUDY))
+    monkeypatch.setattr(verdicts, "claims", lambda *_: [claim])
+    (found,) = verdicts.judged(groups(runs, STUDY))
     assert found.difference.mean == pytest.approx(shift) and found.verdict == verdict

@@ -7,10 +7,11 @@ import pytest
 from conftest import with_settings
 
 from experiments.run.stored import stored_runs
-from experiments.show.compare import Judged, by_learner, negative
+from experiments.show.compare import by_learner
 from experiments.show.groups import groups
 from experiments.show.intervals import Interval, holm, paired_interval
 from experiments.show.own_tables import claims
+from experiments.show.verdicts import Judged, negative
 from experiments.sweeps.claims import Claim, Term
 
 PAIR = (Term(1, "a", {}), Term(-1, "b", {}))
@@ -29,7 +30,8 @@ def test_claims_are_corrected_as_a_family(found):
         )
         for other in ("vanilla", "augment")
     ]
-    expected = holm([difference.p for difference in differences])
+    # Of the six of the family that no run here tells of count as well.
+    expected = holm([*(difference.p for difference in differences), *[1.0] * 4])[:2]
     assert table["p, Holm"].tolist() == [f"{p:.3f}" for p in expected]
     for text, difference in zip(table["difference"], differences, strict=True):
         assert text.startswith(f"{difference.mean:+.3f} [")
@@ -53,6 +55,34 @@ def test_claims_are_corrected_as_a_family(found):
     assert table["verdict"].tolist() == ["undecided"] * 2
 
 
+def test_what_somebody_tries_beside_changes_no_p_value_of_what_was_planned(found):
+    planned = claims(found[0].runs)
+    beside = [with_settings(run, lr=5e-4) for run in found[0].runs]
+    both = claims([*found[0].runs, *beside])
+    assert len(both) == 4 and set(both["settings"]) == {"lr=0.001", "lr=0.0005"}
+    there = both[both["settings"] == "lr=0.001"]
+    assert there[["claim", "p, Holm", "verdict"]].values.tolist() == (
+        planned[["claim", "p, Holm", "verdict"]].values.tolist()
+    )
+    # One seed of other settings decides nothing, and is no row.
+    assert len(claims([*found[0].runs, *(run for run in beside if run.seed == 0)])) == 2
+
+
+def test_runs_that_stand_in_several_groups_are_one_row_of_a_family(found):
+    """An arm that uses a setting that the others do not, at two values."""
+    runs = [
+        replace(run, identity={k: v for k, v in run.identity.items() if k != "probe_features"})
+        for run in found[0].runs
+    ]
+    more = [
+        with_settings(replace(run, arm="mine"), probe_features=n)
+        for n in (8, 16) for run in found[0].of_arm("vanilla")
+    ]  # fmt: skip
+    several = groups([*runs, *more], "sequential_tasks")
+    assert len(several) == 2
+    assert claims([*runs, *more])["p, Holm"].tolist() == claims(runs)["p, Holm"].tolist()
+
+
 @pytest.mark.parametrize(
     "expected,low,p,verdict",
     [
@@ -66,7 +96,7 @@ def test_claims_are_corrected_as_a_family(found):
 )
 def test_a_verdict_needs_both_the_interval_and_holms_p(expected, low, p, verdict):
     claim = Claim("words", "recovery", expected, PAIR, "sequential_tasks", "family", {})
-    interval = Interval(0.1, low, 0.15, 5, 0.001)
+    interval = Interval(0.1, low, 0.15, 5, 0.001)  # its own p, before Holm's
     assert Judged(None, claim, None, interval, p).verdict == verdict
     against = {"confirmed": "against", "against": "confirmed"}.get(verdict, verdict)
     if low > 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from experiments.run import checkpoints
-from experiments.run.identity import arm_name, shared
+from experiments.run.identity import arm_name, as_text, shared
 from experiments.run.packed import Unreadable
 from experiments.run.stored import ROUND_ROBIN, Record, read_record, run_folders
 from forgetting.errors import UserError
@@ -48,13 +48,17 @@ def write(study, folder: Path) -> str:
 def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
     """Each complete run of this one's seed and settings, itself among them, whatever its arm; and
     its past fakes: step -> (1000, 3, S, S) uint8."""
+    met = set()
     for path in run_folders(record.folder.parent):
         try:
             other = read_record(path)
         except Unreadable:
             continue  # the figures name it
-        if other.status != "COMPLETED" or not _comparable(record, other):
+        if other.status != "COMPLETED" or other.copy_of or not _comparable(record, other):
             continue
+        if as_text(other.identity) in met:
+            continue  # a GAN counts once
+        met.add(as_text(other.identity))
         checkpoint = checkpoints.load(path) if isinstance(path, Path) else None
         parts = checkpoint["study"]["parts"] if checkpoint else {}
         kept = {
@@ -70,5 +74,8 @@ def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
 def _comparable(one: Record, other: Record) -> bool:
     if one.study.name != other.study.name:
         return False
-    a, b = (shared(of.study, of.identity) | {"seed": of.identity["seed"]} for of in (one, other))
+    a, b = (
+        shared(of.study, of.identity, of.info) | {"seed": of.identity["seed"]}
+        for of in (one, other)
+    )
     return all(a[key] == b[key] for key in (a.keys() & b.keys()) - {"extractor"})

@@ -166,15 +166,12 @@ class _Defaults(ConfigDict):
 
 
 class _Preset(ConfigDict):
-    """values: flat, some of them functions of what was asked for."""
-
-    def __init__(self, name: str, words: str, values: Mapping[str, Any]):
+    def __init__(self, study: Study, name: str):
         super().__init__({"preset": name})
-        self.name, self.values, self.__doc__ = name, values, words
+        self.study, self.name, self.__doc__ = study, name, study.presets[name][0]
 
     def __call__(self, fixed=None, preset=None, fallback=None):
-        asked = flat(fixed or {})
-        chosen = {k: v(asked) if callable(v) else v for k, v in self.values.items()}
+        chosen = self.study.chosen_by(self.name, flat(fixed or {}))
         self._conf = nested({"preset": self.name, **chosen})
         return super().__call__(fixed, preset, fallback)
 
@@ -191,13 +188,13 @@ def arm_setting(default_arms: str, parse: Callable[[str], Arm]) -> Setting:
     return Setting(None, rule, f"names joined by +, see `methods`; unset: {default_arms}")
 
 
-def tell(study: Study, presets: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
-    """Tell a study's experiment of its settings, of presets, name -> (one line of words, flat
-    values), and of the command that lists the methods."""
+def tell(study: Study) -> None:
+    """Tell a study's experiment of its settings, of its presets, and of the command that lists the
+    methods."""
     experiment = study.experiment
     experiment.configurations.append(_Defaults(study))
-    for name, (words, values) in presets.items():
-        experiment.named_configs[name] = _Preset(name, words, values)
+    for name in study.presets:
+        experiment.named_configs[name] = _Preset(study, name)
 
     @experiment.command(unobserved=True)
     def methods():

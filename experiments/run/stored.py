@@ -350,8 +350,9 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
 
 
 def load_runs(*folders: str | Path) -> pd.DataFrame:
-    """One row a logged value: run, study, data, preset, arm, seed, metric, step, value.
+    """One row a logged value: run, study, data, preset, arm, unit, seed, metric, step, value.
 
+    unit: what was drawn at random, the recording of opponents or else the seed.
     The runs are those of `stored_runs`; a run's id stands behind its folder's name where they lie
     in several folders or zips.
     """
@@ -377,6 +378,7 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
             "data": column(lambda run, *_: run.data),
             "preset": column(lambda run, *_: str(run.preset)),
             "arm": column(lambda run, *_: run.arm),
+            "unit": column(lambda run, *_: run.unit),
             "seed": np.repeat(np.array([run.seed for run, *_ in curves], np.int64), lengths),
             "metric": column(lambda _, name, *__: name),
             "step": np.concatenate([np.empty(0, np.int64)] + [steps for _, _, steps, _ in curves]),

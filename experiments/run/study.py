@@ -38,6 +38,8 @@ class Study:
     they need.
     updates(settings, dataset): how many there are in a run.
     widest(settings): the most channels of a net that a run trains.
+    presets: name -> (one line of words, flat values, some of them functions of what was asked
+    for).
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
     facts(settings): what tells the files that settings name, of `identity.FACTS`.
@@ -56,6 +58,7 @@ class Study:
     models: Mapping[str, Model] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
     facts: Callable[[Mapping[str, Any]], dict[str, str]] = lambda settings: {}
+    presets: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     widest: Callable[[Mapping[str, Any]], int] = lambda settings: settings["width"]
 
     @property
@@ -66,6 +69,11 @@ class Study:
     def incidental(self) -> set[str]:
         """The settings that only say how, where or by which name a run proceeds."""
         return {key for key, setting in self.settings.items() if setting.incidental}
+
+    def chosen_by(self, preset: str | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What a preset sets, flat, beside what was asked for; nothing where there is no such."""
+        _, values = self.presets.get(preset, ("", {}))
+        return {k: value(asked) if callable(value) else value for k, value in values.items()}
 
     def table(self, arm: str | None) -> dict[str, Setting]:
         """The settings that a run of this arm has: with those of its methods, and with the

@@ -14,15 +14,7 @@ from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
-from experiments.show.intervals import (
-    Interval,
-    Learners,
-    by_unit,
-    holm,
-    mean_interval,
-    paired_interval,
-)
-from experiments.sweeps.claims import EQUIVALENT, Claim, shipped
+from experiments.show.intervals import Interval, Learners, by_unit, mean_interval, paired_interval
 from experiments.sweeps.kept import claims
 from forgetting.measures import PROBE_FALL, Measure, is_distance, known
 
@@ -41,32 +33,6 @@ class Comparison(NamedTuple):
     subtrahend: str
     measure: Measure
     difference: Interval
-
-
-class Judged(NamedTuple):
-    """A claim, looked at in a group. difference: above zero where the claim's words hold, within
-    the smallest effect of interest where they say that two are equivalent; p: Holm's, over the
-    family's claims on equal data, preset and precision."""
-
-    group: Group
-    claim: Claim
-    measure: Measure
-    difference: Interval
-    p: float
-
-    @property
-    def verdict(self) -> str:
-        """Whether the result is for the claim; undecided; or equivalent, where it is undecided and
-        the interval holds nothing as large as the smallest effect of interest."""
-        smallest, (_, low, high, *_) = self.claim.smallest, self.difference
-        equivalent = smallest is not None and -smallest <= low and high <= smallest
-        differs = self.p < 0.05 and not self.difference.contains_zero
-        if self.claim.expected == EQUIVALENT:
-            return "confirmed" if equivalent else "against" if differs else "undecided"
-        if not differs:
-            return "equivalent" if equivalent else "undecided"
-        expected = not self.claim.expected.startswith("not ")
-        return "confirmed" if (self.difference.mean > 0) == expected else "against"
 
 
 # ------------------------------------------------------------------ what runs have
@@ -124,10 +90,10 @@ def pairs(group: Group) -> list[tuple[str, str]]:
 
 
 def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(c.pair for c in claims(study, _folders(runs)) if c.pair))
+    return list(dict.fromkeys(c.pair for c in claims(study, folders_of(runs)) if c.pair))
 
 
-def _folders(runs: Iterable[StoredRun]) -> set[Path]:
+def folders_of(runs: Iterable[StoredRun]) -> set[Path]:
     """Where runs are stored; of those in an archive it is the archive."""
     return {Path(os.path.dirname(str(run.folder).rstrip("/"))) for run in runs}
 
@@ -178,101 +144,3 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
             if apart and apart.n >= FEWEST_UNITS:
                 names = (f"{arm}, {values[0]}", values[1])
                 yield Comparison(group, differs, *names, measure, apart)
-
-
-# ------------------------------------------------------------------ claims
-
-
-def judged(found: Sequence[Group]) -> list[Judged]:
-    """The claims of the plans, wherever the groups' runs say something of them. found:
-    all groups, of both studies, since a family may be of both."""
-    looked_at = []
-    for study in dict.fromkeys(group.runs[0].study for group in found):
-        of_study = [group for group in found if group.runs[0].study == study]
-        folders = _folders(run for group in of_study for run in group.runs)
-        for claim in claims(study, folders):
-            for groups in _places(of_study, claim):
-                looked_at += _looked_at(claim, groups)
-    order = {id(group): i for i, group in enumerate(found)}
-    looked_at.sort(key=lambda of: order[id(of.group)])
-    families: dict[tuple, list[int]] = {}
-    for i, (group, claim, *_) in enumerate(looked_at):
-        run = group.runs[0]
-        of = (claim.family, run.data, run.preset, run.config["precision"])
-        families.setdefault(of, []).append(i)
-    for members in families.values():
-        # Seeds that do not differ at all are no evidence, but their claim was looked at, too.
-        differences = [looked_at[i].difference for i in members]
-        p = [1.0 if d.n > 1 and np.isnan(d.p) else d.p for d in differences]
-        for i, corrected in zip(members, holm(p), strict=True):
-            looked_at[i] = looked_at[i]._replace(p=corrected)
-    return looked_at
-
-
-def not_judged(found: Sequence[Group], judged: Sequence[Judged]) -> list[str]:
-    """What is to be said of the claims of users' plans that no runs in these groups tell of."""
-    lines = []
-    for study in dict.fromkeys(group.runs[0].study for group in found):
-        runs = [run for group in found if group.runs[0].study == study for run in group.runs]
-        for claim in claims(study, _folders(runs)):
-            if claim not in shipped(study) and claim not in [of.claim for of in judged]:
-                there = in_order(study, {run.arm for run in runs})
-                wanted = " and ".join(dict.fromkeys(term.arm for term in claim.terms))
-                lines.append(
-                    f"the claim {claim.words!r} is not judged: no runs of its settings have "
-                    f"{claim.measure} of {wanted}; there are {', '.join(there)}"
-                )
-    return lines
-
-
-def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
-    """A group for each term of the claim, wherever they differ in the terms' settings alone."""
-    varied = {key for term in claim.terms for key in term.settings}
-    by_rest: dict[str, list[tuple[Group, dict]]] = {}
-    for group in found:
-        shared = group.readable_settings()
-        # What no run computes from, as the label of its data, tells no run from others.
-        if all(shared.get(key, value) == value for key, value in claim.settings.items()):
-            rest = as_text({k: v for k, v in shared.items() if k not in varied})
-            by_rest.setdefault(rest, []).append((group, shared))
-    for alike in by_rest.values():
-        groups = [
-            next(
-                (
-                    group
-                    for group, shared in alike
-                    if all(shared.get(key) == value for key, value in term.settings.items())
-                ),
-                None,
-            )
-            for term in claim.terms
-        ]
-        if all(groups):
-            yield groups
-
-
-def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
-    measures = [*measures_of(run for group in groups for run in group.runs), PROBE_FALL]
-    for measure in measures:
-        if claim.measure not in (measure.name, measure.subject):
-            continue
-        learners = [
-            by_learner(group.of_arm(term.arm), measure.name)
-            for group, term in zip(groups, claim.terms, strict=True)
-        ]
-        shared = sorted(set.intersection(*(set(of) for of in learners)))
-        if not shared:
-            continue
-        weights = [term.weight for term in claim.terms]
-        sums = {
-            key: sum(w * of[key] for w, of in zip(weights, learners, strict=True)) for key in shared
-        }
-        apart = mean_interval(by_unit(sums))
-        if claim.expected.endswith("below"):
-            apart = negative(apart)
-        yield Judged(groups[0], claim, measure, apart, float("nan"))
-
-
-def negative(interval: Interval) -> Interval:
-    mean, low, high = (0.0 - x for x in (interval.mean, interval.high, interval.low))  # no -0.0
-    return interval._replace(mean=mean, low=low, high=high)

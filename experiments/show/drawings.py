@@ -32,6 +32,7 @@ from forgetting.files import write_atomically
 
 NAMES = [*FIGURES, *TABLES]
 OF_GRIDS = ("figure4", "table2")  # what shows every setting of a robustness grid
+OF_ALL = (*OF_GRIDS, "claims")  # a claim may be of such settings
 
 
 def draw(
@@ -65,10 +66,10 @@ def draw(
 
     def make(name: str) -> tuple[Mapping[str, bytes], dict[str, Section], set[str]]:
         _boxes.clear()
-        files, entry = _made(name, [*under_way, *(runs if name in OF_GRIDS else without_grids)])
+        files, entry = _made(name, [*under_way, *(runs if name in OF_ALL else without_grids)])
         at = {}
         if page and (name in TABLES or FIGURES[name].on_the_page):
-            own, shipped = apart[name in OF_GRIDS]
+            own, shipped = apart[name in OF_ALL]
             at = sections_of(name, entry, own, shipped, lambda of: _made(name, of, ["png"])[1])
         return files, at, _boxes
 

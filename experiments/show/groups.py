@@ -26,7 +26,7 @@ class Group:
 
     def readable_settings(self, but: Collection[str] = ()) -> dict[str, Any]:
         """What its runs share of what they compute from, flat, but some of it."""
-        widest = max((_shared(run) for run in self.runs), key=len)
+        widest = max((shared_of(run) for run in self.runs), key=len)
         return {key: value for key, value in widest.items() if key not in but}
 
     def arms(self) -> list[str]:
@@ -56,8 +56,8 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
     alike: dict[str, list[StoredRun]] = {}
     for run in runs:
         if run.study == study and not run.identity.get("stream.omit"):
-            alike.setdefault(as_text(_shared(run)), []).append(run)
-    kinds = [(_shared(members[0]), members) for members in alike.values()]
+            alike.setdefault(as_text(shared_of(run)), []).append(run)
+    kinds = [(shared_of(members[0]), members) for members in alike.values()]
     together = [
         (kind, [run for other, members in kinds if _within(other, kind) for run in members])
         for kind, _ in kinds
@@ -77,11 +77,11 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
     return result
 
 
-def _shared(run: StoredRun) -> dict[str, Any]:
+def shared_of(run: StoredRun) -> dict[str, Any]:
     """What its group shares: of recorded opponents, too, how many there are and of which GAN."""
     of = run.info.get("recording")
     opponents = {"opponents": f"{len(of['steps'])} of {of['model']}"} if of else {}
-    return shared(studies()[run.study], run.identity) | opponents
+    return shared(studies()[run.study], run.identity, run.info) | opponents
 
 
 def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:

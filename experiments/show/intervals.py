@@ -25,8 +25,14 @@ class Interval(NamedTuple):
 
     @property
     def contains_zero(self) -> bool:
-        """True also where one unit leaves the interval unknown."""
-        return not (self.low > 0 or self.high < 0)
+        """True also where it is not known: of one unit, and where no two values differ."""
+        return np.isnan(self.p) or not (self.low > 0 or self.high < 0)
+
+    def within(self, smallest: float | None) -> bool:
+        """Whether it holds no effect as large as the smallest of interest; where no two values
+        differ only if all are zero."""
+        known = not np.isnan(self.p) or self.mean == 0
+        return smallest is not None and known and -smallest <= self.low and self.high <= smallest
 
     @property
     def error(self) -> list[list[float]] | None:

@@ -1,6 +1,7 @@
 """The figure `planted`: what nets keep of planted knowledge, and what training teaches them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 from matplotlib.figure import Figure
 
@@ -15,18 +16,20 @@ from experiments.show.references import SUPERVISED, draw_references
 from forgetting.measures import FINAL_LAYER, KEPT, TAUGHT
 
 STREAMS = {"abrupt": "moving", "gradual": "moving gradually", "none": "all at once"}
-DIFFER = ("plant_updates", "stream.switch", "stream.blend")
+TOLD = ("plant_updates", "stream.blend")
+DIFFER = (*TOLD, "stream.switch")
 
 
 def with_planted(found: Sequence[Group]) -> list[Group]:
-    """Groups put together that differ in what was planted and in how the task moves alone, where
-    some of their runs were planted and have a twin."""
+    """Groups put together that differ in whether they were planted and in how the task moves alone,
+    where some of their runs were planted and have a twin. Other lengths of planting, and of a
+    gradual switch, are others."""
     alike: dict[str, list[Group]] = {}
     for group in found:
         rest = {k: v for k, v in group.readable_settings().items() if k not in DIFFER}
         alike.setdefault(as_text(rest), []).append(group)
     result = []
-    for groups in alike.values():
+    for groups, told in _told_apart(alike.values()):
         runs = {run.folder: run for group in groups for run in group.runs}
         probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
         # Of an arm that was never planted there is nothing to be kept.
@@ -35,8 +38,27 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
         if arms:
             differs = [part for part in groups[0].differs.split(", ") if part]
             left = [part for part in differs if not part.startswith(DIFFER)]
-            result.append(Group(probed, ", ".join(left)))
+            result.append(Group(probed, ", ".join([*left, *told])))
     return result
+
+
+def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group], list[str]]]:
+    """The groups by the updates of their planting and by how long a gradual switch takes, each with
+    the bare ones and those whose task moves otherwise; and in words what tells them."""
+    for groups in alike:
+        values = [
+            sorted({of[key] for g in groups if (of := g.readable_settings()).get(key)})
+            for key in TOLD
+        ]
+        for chosen in product(*(those or [None] for those in values)):
+            asked = dict(zip(TOLD, chosen, strict=True))
+            some = [
+                group
+                for group in groups
+                if all(group.readable_settings().get(k) in (None, 0, v) for k, v in asked.items())
+            ]
+            several = [k for k, those in zip(TOLD, values, strict=True) if len(those) > 1]
+            yield some, [f"{key}={asked[key]}" for key in several]
 
 
 def planted(found: Sequence[Group]) -> Figure:

@@ -78,7 +78,8 @@ def compare(
         for arm, apart in _differences(some, baseline):
             row = dict(zip([*alike, "metric"], of, strict=True)) | {"arm": arm}
             rows.append((row | {"baseline": baseline}, apart))
-    adjusted = holm([apart.p for _, apart in rows])
+    # Pairs that do not differ at all are no evidence, and were looked at as well.
+    adjusted = holm([1.0 if a.n > 1 and np.isnan(a.p) else a.p for _, a in rows])
     columns = [*alike, "metric", "arm", "baseline", "difference", "low", "high", "n"]
     return pd.DataFrame(
         [
@@ -120,8 +121,7 @@ def _differences(some: pd.DataFrame, baseline: str) -> Iterator[tuple[str, Inter
 def _verdict(apart: Interval, p: float, smallest: float | None) -> str:
     if p < ALPHA and not apart.contains_zero:
         return "above" if apart.mean > 0 else "below"
-    within = smallest is not None and -smallest <= apart.low and apart.high <= smallest
-    return "equivalent" if within else "undecided"
+    return "equivalent" if apart.within(smallest) else "undecided"
 
 
 def units_needed(apart: Interval, smallest: float | None, power: float = 0.8) -> float:

@@ -47,8 +47,8 @@ class Remembered:
 
     @property
     def share(self) -> float | None:
-        """Memory as a share of what is reachable, a ratio of sums."""
-        if self.reachable is None or not self.reachable.sum():
+        """Memory as a share of what is reachable, a ratio of sums; None where that is nothing."""
+        if self.reachable is None or self.reachable.sum() <= 0:
             return None
         return float(self.memory.sum() / self.reachable.sum())
 
@@ -210,10 +210,19 @@ def _at_the_end(run: StoredRun, kind: str, j: int) -> float:
 
 def _savings(run: StoredRun, twins: Sequence[StoredRun], generators: Sequence[int]) -> float | None:
     """Updates that the twins need more to learn a generator that they never met than the run to
-    learn it again, mean over generators (from 0), a twin each; None where it was not measured."""
-    saved = []
-    for twin, j in zip(twins, generators, strict=True):
-        if not all(f"relearning/task_{j}" in of.metrics for of in (twin, run)):
-            return None
-        saved.append(_at_the_end(twin, "relearning", j) - _at_the_end(run, "relearning", j))
-    return float(np.mean(saved))
+    learn it again, mean over generators (from 0), a twin each. None where it was not measured, and
+    where most were not through within a turn, after which it is given up: of those little shows."""
+    if not all(
+        f"relearning/task_{j}" in of.metrics
+        for twin, j in zip(twins, generators, strict=True)
+        for of in (twin, run)
+    ):
+        return None
+    of_twins, of_run = (
+        np.array(
+            [_at_the_end(of, "relearning", j) for of, j in zip(those, generators, strict=True)]
+        )
+        for those in (twins, [run] * len(twins))
+    )
+    given_up = np.mean([of_twins, of_run] == np.float64(run.config["iterations_per_task"]))
+    return None if given_up > 0.5 else float((of_twins - of_run).mean())

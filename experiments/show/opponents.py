@@ -95,7 +95,8 @@ def opponents(found: Sequence[Group]) -> Figure:
             values = of_units(completed(group.of_arm(arm)), last_cycle).mean(0)
             _draw_matrix(axis, values, outlined=arm != JOINT)
             axis.set_title(_name(group, arm, 24), fontsize="x-small")
-        mesh = _draw_matrix(axes[-1], of_units(group.runs, of_colour).mean(0), outlined=True)
+        of_colour_alone = of_units(completed(group.runs) or group.runs, of_colour).mean(0)
+        mesh = _draw_matrix(axes[-1], of_colour_alone, outlined=True)
         axes[-1].set_title("colour alone (no net)", fontsize="x-small")
         for axis in leftmost(axes):
             axis.set_ylabel("after generator", fontsize="x-small")
@@ -168,7 +169,9 @@ def _draw_first(axis, group: Group) -> None:
         arm = runs[0].arm
         line = {"label": name, "color": _colour(arm), "linestyle": "--" if arm == JOINT else "-"}
         draw_curve(axis, [_on_the_first(run) for run in runs], "auc/first", linewidth=1, **line)
-    axis.set_title("AUC on generator 1 (shaded: its turns; higher is better)", fontsize="small")
+    axis.set_title(
+        "AUC on the generator met first (shaded: its turns; higher is better)", fontsize="small"
+    )
     axis.set_ylabel("AUC")
     axis.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
 

@@ -9,19 +9,17 @@ import pandas as pd
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, in_order
 from experiments.show.compare import (
-    Judged,
     by_learner,
     claimed_pairs,
     comparisons,
     difference,
-    judged,
     measures_of,
-    not_judged,
 )
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
 from experiments.show.memory import Remembered, remembered
 from experiments.show.texts import frame, shown, shown_difference, units, where
+from experiments.show.verdicts import Judged, judged, not_judged
 from forgetting.measures import LAYER, OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
 
 STUDIES = ("sequential_tasks", "gan_probe")
@@ -98,7 +96,8 @@ def _of_memory(found: Sequence[Remembered]) -> list[dict[str, str]]:
                 "memory": shown_difference(apart),
             }
         )
-    share, saved = over(of.share for of in found), over(of.savings for of in found)
+    share, savings = over(of.share for of in found), [of.savings for of in found]
+    saved = None if None in savings else over(savings)
     rows[0]["share of joint's"] = shown(share) if share else ""
     rows[0]["updates saved"] = shown(saved, "+") if saved else ""
     return rows
@@ -147,7 +146,7 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 
 def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """The plans' claims, each a mean over units that is above zero where its words hold."""
+    """The plans' claims, each a mean over units, above zero where what it speaks of is there."""
     found = [group for study in STUDIES for group in groups(runs, study)]
     looked_at = judged(found)
     for line in not_judged(found, looked_at):

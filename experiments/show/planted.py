@@ -30,9 +30,11 @@ class Planted:
         """(K,) planted minus not."""
         return self.planted - self.bare
 
-    def half_life(self) -> float:
+    def half_life(self) -> float | None:
         """Updates until half of what was planted is left, interpolated; the run's length where it
-        never is."""
+        never is, None where planting gave nothing to be kept."""
+        if self.kept[0] <= 0:
+            return None
         half = self.kept[0] / 2
         below = np.flatnonzero(self.kept <= half)
         if not below.size or below[0] == 0:
@@ -66,7 +68,8 @@ def with_kept(runs: Sequence[StoredRun]) -> list[StoredRun]:
                 HALF_LIFE.name: of.half_life(),
                 TAUGHT.name: float(of.bare[1:].mean() - of.bare[0]),
             }
-            run = replace(run, result=run.result | values)
+            known = {name: value for name, value in values.items() if value is not None}
+            run = replace(run, result=run.result | known)
         result.append(run)
     return result
 

@@ -144,7 +144,9 @@ def rows(
             said = "mean over seeds, 95 % t band from three on, below it each seed's line"
         if "95 %" in shows and counts == {1}:
             said = "one seed, so no interval"
-        said = said.replace("seed", group.runs[0].unit_is)
+        units = dict.fromkeys(run.unit_is for run in group.runs)
+        said = said.replace("seeds", " or ".join(f"{unit}s" for unit in units))
+        said = said.replace("seed", " or ".join(units))
         text = textwrap.fill(caption(group, said), 118, break_on_hyphens=False)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)

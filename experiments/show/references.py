@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.run.stored import StoredRun
+from experiments.show.plotting import completed
 from forgetting.measures import FINAL_LAYER
 
 SUPERVISED = "supervised"  # the arm that learns the labels
@@ -13,7 +14,7 @@ SUPERVISED = "supervised"  # the arm that learns the labels
 def references(runs: Sequence[StoredRun], metric: str) -> dict[str, float]:
     """Words -> the probe's accuracy, means over runs: of the untrained nets, of those trained on
     the labels as long, and of the pixels themselves."""
-    runs = [run for run in runs if metric in run.metrics]
+    runs = [run for run in completed(runs) if metric in run.metrics]
     bare = [run for run in runs if not run.config.get("plant_updates")]
     found = {
         "untrained": [run.metrics[metric][1][0] for run in bare],

@@ -92,7 +92,8 @@ TABLES = {
         "what meeting a generator adds over that, and may be below zero. Turns are the last "
         "cycle's. Share: of what joint training reaches above the same twins, a ratio of sums. "
         "Updates saved: those that the twin needs to reach an AUC of 0.9 on it, minus those of "
-        "the run to reach it again. The fakes are made with batch norm's running statistics, "
+        "the run to reach it again, within a turn at most; none where most do not. "
+        "The fakes are made with batch norm's running statistics, "
         "unlike those in a GAN's training. Means over recordings; in brackets 95 % t intervals, "
         "paired by recording and not corrected for their number; one that contains zero is "
         "undecided.",
@@ -125,8 +126,10 @@ TABLES = {
         "python experiments/sweep.py figure3 --preset cpu",
         "The claims",
         UNCORRECTED + "The paper's, and those that other plans declared before their runs. A "
-        "difference is above zero where a claim's words hold, whichever way they say. p is "
-        "of the t test, by Holm's correction over a family's rows of equal data and preset; a "
+        "difference is above zero where what a claim speaks of is there: where it says that "
+        "something is not above, it is against the claim. p is "
+        "of the t test, by Holm's correction over all claims that a family declares, on equal data "
+        "and preset; in runs of other settings than its plan's they are a family apart. A "
         "claim is confirmed, or the result against it, below 0.05; an undecided one whose interval "
         "lies within the smallest effect of interest, fixed beforehand, to either side of zero is "
         "called equivalent. A fall from the peak is measured at the step where the other seeds' "

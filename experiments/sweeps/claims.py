@@ -40,13 +40,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.run.study import studies
-from forgetting.arms import canonical, settings_of
+from experiments.run.identity import identity
+from experiments.run.study import Study, studies
+from forgetting.arms import canonical, names, settings_of
 from forgetting.errors import UserError
-from forgetting.measures import is_name, names
+from forgetting.measures import is_name
+from forgetting.measures import names as measures_names
 from forgetting.methods import available
 from forgetting.names import meant
-from forgetting.settings import flat, validate
+from forgetting.settings import Setting, flat, validate
 
 PLANS = Path(__file__).resolve().with_name("plans")
 HASH = r"@[0-9a-f]{4}"  # behind a user's file in an arm's name
@@ -117,14 +119,14 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
             raise UserError(f"{where}: equivalent needs smallest, the smallest effect of interest")
         known = {key: claim[key] for key in TEXTS} | {"smallest": claim.get("smallest")}
         if not is_name(claim["measure"]):
-            hint = meant(claim["measure"], names()) or "`differences` has their names"
+            hint = meant(claim["measure"], measures_names()) or "`differences` has their names"
             raise UserError(f"{where}: there is no measure {claim['measure']!r}; {hint}")
         own = claim.get("settings", {})
         if not isinstance(own, dict):
             raise UserError(f"{where}: settings must be settings and their values")
         settings = flat(plan.get("settings", {})) | flat(own)
         terms = tuple(
-            replace(term, arm=_as_named(term.arm, plan["study"], where))
+            replace(term, arm=_as_named(term.arm, plan["study"], where, settings | term.settings))
             for term in _terms(claim, where)
         )
         found.append(
@@ -151,19 +153,21 @@ def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
     return tuple(found)
 
 
-def _as_named(arm: str, study: str, where: str) -> str:
-    """An arm as its runs are called, but for the hash of a user's file. UserError for a setting of
-    a built-in method's that it has not, or that may not be so."""
+def _as_named(arm: str, study: str, where: str, of_runs: Mapping[str, Any] | None = None) -> str:
+    """An arm as its runs are called, but for the hash of a user's file.
+
+    of_runs: settings of all runs, flat; the arm's own among them stand in its name. UserError for a
+    setting of a built-in method's that it has not, or that may not be so, and for one of a user's
+    method among those of all runs, which the arm does not name.
+    """
     text, given = re.fullmatch(r"(.*?)(?:\(([^()]*=[^()]*)\))?", arm).groups()
     of = studies()[study]
     name = canonical(re.sub(HASH, "", text), of.models)
     shown = text if re.search(HASH, text) else name
-    if not given:
-        return shown
     last, settings = name.split("+")[-1], {}
     own = {key: setting for key, setting in of.settings.items() if setting.of_arm}
     known = own | settings_of(name, of.models)
-    for key, value in re.findall(r"([\w.]+)\s*=\s*(\[[^\]]*\]|[^,]*)", given):
+    for key, value in re.findall(r"([\w.]+)\s*=\s*(\[[^\]]*\]|[^,]*)", given or ""):
         key = key if "." in key or key in own else f"{last}.{key}"
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value.strip())
@@ -173,11 +177,36 @@ def _as_named(arm: str, study: str, where: str) -> str:
         settings |= validate(checked, known)
     except UserError as error:
         raise UserError(f"{where}: {arm}: {error}") from None
+    for key, value in _own_of(name, of, known, of_runs or {}).items():
+        if key not in settings and key not in known:
+            written = f"{text}({key.removeprefix(last + '.')}={value})"
+            raise UserError(
+                f"{where}: {key} in the plan's settings is the arm's own; where it is not the "
+                f'default, write arm = "{written}", else leave it out there'
+            )
+        settings.setdefault(key, value)
+    if not settings:
+        return shown
     # In the order in which an arm's name has them; of a user's method it is not known.
     in_order = [key for key in known if key in settings]
     in_order += [key for key in settings if key not in known]
     inside = ", ".join(f"{key.removeprefix(last + '.')}={settings[key]}" for key in in_order)
     return f"{shown}({inside})"
+
+
+def _own_of(
+    name: str, study: Study, known: Mapping[str, Setting], of_runs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of the settings of all runs those that an arm goes by and is named by: its own, of built-in
+    methods where they are not the default."""
+    whole = identity(study, {**of_runs, study.arm: name})
+    users = {one for one in names(name, study.models) if one not in available()}
+    return {
+        key: value
+        for key, value in of_runs.items()
+        if (key in known and key in whole and value != known[key].default_in(whole))
+        or key.split(".")[0] in users
+    }
 
 
 def without_runs(found: Sequence[Claim], arms: Iterable[str]) -> list[str]:

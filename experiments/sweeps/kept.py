@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.run.study import studies
 from experiments.sweeps.claims import PLANS, Claim, claims_of, shipped, without_runs
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
@@ -24,7 +25,7 @@ def claims(study: str, folders: Iterable[Path] = ()) -> list[Claim]:
     project's are a family of their own, so that nothing changes the p values of those.
     """
     found = list(shipped(study))
-    families = {claim.family for claim in found}
+    families = {claim.family for of in studies() for claim in shipped(of)}
     for path in sorted({path for folder in folders for path in (folder / FOLDER).glob("*.toml")}):
         for claim in _read(path):
             if claim.family in families and claim not in found:

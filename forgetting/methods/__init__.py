@@ -99,11 +99,13 @@ class Arm:
     def record(self) -> dict[str, dict]:
         """What a run's info keeps of users' files, {} without any; never executed from there."""
         defaults = {key: setting.default for key, setting in self.settings.items()}
+        overrides = {method.name: dict(method.overrides) for method in self.methods}
         kept = {
             file.name: {
                 "sha256": file.sha256,
                 "text": file.text,
                 "defaults": {k: v for k, v in defaults.items() if k.startswith(f"{file.name}.")},
+                "overrides": overrides[file.name],
             }
             for file in self.files
         }

@@ -1,0 +1,119 @@
+"""What is told and drawn of planted nets beside their twins that were not."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from stubs import stub
+
+from experiments.show import kept_and_taught
+from experiments.show.groups import groups
+from experiments.show.intervals import mean_interval
+from experiments.show.planted import planted, with_kept
+from experiments.show.plotting import style
+from experiments.show.references import references
+
+STEPS = np.array([0, 100, 200, 400])
+PLANTED, BARE = [0.6, 0.5, 0.42, 0.4], [0.3, 0.36, 0.38, 0.4]
+KEPT = [0.3, 0.14, 0.04, 0.0]
+
+
+def run(curve, plant_updates, unit=1, **settings):
+    of = stub([[0.5] * 2] * 2, unit=unit, plant_updates=plant_updates, **settings)
+    curve = (STEPS, np.asarray(curve, float))
+    of = replace(of, folder=of.folder / f"{plant_updates}-{settings.get('stream_blend')}")
+    return replace(of, metrics=of.metrics | {"probe/final_layer": curve})
+
+
+def pair(unit=1, shift=0.0, plant_updates=50, **settings):
+    """A planted run that keeps `shift` more from its first turn's end on, and its twin."""
+    more = np.array(PLANTED) + np.array([0, shift, shift, shift])
+    return [run(more, plant_updates, unit, **settings), run(BARE, 0, unit, **settings)]
+
+
+def test_kept_taught_and_half_life_by_hand():
+    (of,) = planted(pair())
+    assert of.kept == pytest.approx(KEPT)
+    one, twin = with_kept(pair())
+    # Half of 0.3 is crossed between 0 (0.3) and 100 (0.14).
+    expected = {"kept": np.mean(KEPT[1:]), "taught": np.mean(BARE[1:]) - BARE[0]}
+    expected["kept_half_life"] = 100 * (0.3 - 0.15) / (0.3 - 0.14)
+    assert {name: one.result[name] for name in expected} == pytest.approx(expected)
+    assert not expected.keys() & twin.result.keys()
+
+
+def test_where_nothing_is_lost_or_nothing_was_planted():
+    stays = with_kept([run([0.6] * 4, 50), run([0.3] * 4, 0)])[0].result
+    assert stays["kept_half_life"] == STEPS[-1] and stays["kept"] == pytest.approx(0.3)
+    harmed = with_kept([run([0.2] * 4, 50), run(BARE, 0)])[0].result
+    assert "kept_half_life" not in harmed and harmed["kept"] < 0
+
+
+@pytest.mark.parametrize(
+    "other", [{"unit": 2}, {"method": "rotation"}, {"stream_switch": "none"}, {"width": 64}]
+)
+def test_a_twin_differs_in_planting_alone(other):
+    assert planted([run(PLANTED, 50), run(BARE, 0, **other)]) == []
+
+
+@pytest.fixture
+def found():
+    """Two arms and the reference on three recordings, where opponents move and where they stay."""
+    runs = [run([0.3, 0.5, 0.6, 0.7], 0, unit, method="supervised") for unit in (1, 2, 3)]
+    for unit in (1, 2, 3):
+        runs += pair(unit, 0.01 * unit) + pair(unit, 0.05 + 0.01 * unit, method="rotation")
+        runs += pair(unit, 0.1 + 0.01 * unit, stream_switch="none")
+    style()
+    yield with_kept(runs)
+    plt.close("all")
+
+
+def test_the_figure_draws_curves_plane_and_references_of_the_runs(found):
+    (group,) = kept_and_taught.with_planted(groups(found, "sequential_tasks"))
+    moving, still, plane = kept_and_taught.planted([group]).axes
+    for axis, arms in ((moving, 2), (still, 1)):
+        full = [
+            line
+            for line in axis.lines
+            if line.get_linestyle() == "-" and len(line.get_xdata()) == 4
+        ]
+        dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert len(full) == len(dashed) == arms
+        assert all(np.allclose(line.get_ydata(), BARE) for line in dashed)
+    plain = np.add(PLANTED, [0, 0.02, 0.02, 0.02])
+    assert np.allclose(moving.lines[0].get_ydata(), plain)
+    stored = references(group.runs, "probe/final_layer")
+    assert stored["supervised"] == pytest.approx(0.7) and stored["untrained"] == pytest.approx(0.3)
+    lines = {line.get_ydata()[0] for line in moving.lines if line.get_linestyle() == ":"}
+    assert lines == set(stored.values())
+    points = {tuple(np.round([c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]], 6))
+              for c in plane.containers}  # fmt: skip
+    kept = [np.mean(KEPT[1:]) + shift for shift in (0.02, 0.07, 0.12)]
+    taught = np.mean(BARE[1:]) - BARE[0]
+    assert points == {tuple(np.round([k, taught], 6)) for k in kept}
+    bars = mean_interval([np.mean(KEPT[1:]) + 0.01 * unit for unit in (1, 2, 3)])
+    ends = plane.containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([bars.low, bars.high])
+
+
+def test_other_lengths_of_planting_and_of_a_gradual_switch_are_other_figures(found):
+    longer = [of for unit in (1, 2, 3) for of in pair(unit, 0.2, plant_updates=90)]
+    both = kept_and_taught.with_planted(
+        groups(with_kept([*found, *longer[::2]]), "sequential_tasks")
+    )
+    assert [group.differs for group in both] == ["plant_updates=50", "plant_updates=90"]
+    for group, updates in zip(both, (50, 90), strict=True):
+        assert {of.config["plant_updates"] for of in group.runs} == {0, updates}
+    blends = [
+        of for blend in (0.2, 0.5) for unit in (1, 2, 3)
+        for of in pair(unit, stream_switch="gradual", stream_blend=blend)
+    ]  # fmt: skip
+    apart = kept_and_taught.with_planted(groups(with_kept([*found, *blends]), "sequential_tasks"))
+    assert [group.differs for group in apart] == ["stream.blend=0.2", "stream.blend=0.5"]
+
+
+def test_references_are_of_complete_runs_alone(found):
+    whole = references(found, "probe/final_layer")
+    under_way = replace(run([0.3, 0.4, 0.4, 0.43], 0, 4, method="supervised"), status="INTERRUPTED")
+    assert references([*found, under_way], "probe/final_layer") == whole
