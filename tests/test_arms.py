@@ -62,6 +62,7 @@ def test_a_users_file_is_run_in_both_studies_and_kept_with_the_run(folder, run):
         assert f": {name}, seed 0" in (folder / f"runs/{i}/cout.txt").read_text()
         info = json.loads((folder / f"runs/{i}/info.json").read_text())
         assert info["methods"]["my_idea"]["text"] == CODE
+        assert info["methods"]["my_idea"]["overrides"] == {}
         assert (folder / f"runs/{i}/config.json").read_text().count('"weight": 0.5') == 1
     arms = [run.arm for run in stored_runs(folder / "runs")]
     digest = read_record(folder / "runs/1").files.split()[1][:4]

@@ -115,3 +115,13 @@ def test_a_users_method_is_judged_by_its_name_where_runs_of_one_text_are_there(m
         "warning: the claim 'mine keeps' is not judged: no runs of its settings have kept of mine"
     )
     assert said in capsys.readouterr().err
+
+
+def test_a_users_method_that_goes_with_a_setting_stands_beside_its_baseline():
+    """What it overrides is kept with its run, for its file may be gone."""
+    info = {"methods": {"mine": {"overrides": {"spectral_norm": False}}}}
+    plain = run(0.1, plant_updates=9, spectral_norm=True)
+    own = run(0.2, plant_updates=9, spectral_norm=False)
+    mine = replace(own, arm="mine@5ff2", info=own.info | info)
+    assert [group.arms() for group in groups([plain, mine], STUDY)] == [["vanilla", "mine@5ff2"]]
+    assert len(groups([plain, replace(mine, info=own.info)], STUDY)) == 2

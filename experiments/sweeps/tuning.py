@@ -23,8 +23,9 @@ MARGIN = 0.02  # that learning accuracy may be below the baseline's
 
 def tuning(measures: pd.DataFrame) -> pd.DataFrame:
     """Per method and value the mean AUC on past generators at the end and the mean learning
-    accuracy of the last cycle. Chosen is the best AUC among those whose learning accuracy is no
-    more than 0.02 below the baseline's; where a method has none, no value of it.
+    accuracy of the last cycle. Chosen is the best AUC among those that have as many runs as the
+    baseline, and a learning accuracy no more than 0.02 below its; where a method has none, no value
+    of it.
 
     measures: as `load_measures` gives them, of runs that differ in arm and seed alone. Returns
     method, value (NaN where it has no weight), past_auc, learning_accuracy, runs, chosen, at_edge:
@@ -42,8 +43,9 @@ def tuning(measures: pd.DataFrame) -> pd.DataFrame:
     table = of_arms.mean().set_axis([PAST, "learning_accuracy"], axis=1)
     table["runs"] = of_arms.size()
     table[["method", "value"]] = [_method_and_value(arm, table.index) for arm in table.index]
-    least = table["learning_accuracy"][baseline(STUDY)] - MARGIN
-    allowed = table[table["learning_accuracy"] >= least]
+    plain = table.loc[baseline(STUDY)]
+    learns = table["learning_accuracy"] >= plain["learning_accuracy"] - MARGIN
+    allowed = table[learns & (table["runs"] >= plain["runs"])]
     table["chosen"] = table.index.isin(allowed.groupby("method")[PAST].idxmax())
     tried = table.groupby("method")["value"]
     at_edge = (table["value"] == tried.transform("min")) | (
@@ -52,6 +54,25 @@ def tuning(measures: pd.DataFrame) -> pd.DataFrame:
     table["at_edge"] = table["chosen"] & at_edge
     columns = ["method", "value", PAST, "learning_accuracy", "runs", "chosen", "at_edge"]
     return table[columns].sort_values(["method", "value"]).reset_index(drop=True)
+
+
+def to_be_tried(table: pd.DataFrame) -> list[str]:
+    """What a table of `tuning` leaves open, a line a method."""
+    lines = []
+    for method, of in table[table["value"].notna()].groupby("method"):
+        lacking = of[of["runs"] < table["runs"].max()]["value"].tolist()
+        if lacking:
+            lines.append(f"{method}: runs are lacking at {', '.join(map(str, lacking))}")
+        if not of["chosen"].any():
+            lines.append(
+                f"{method}: no value learns well enough; try some nearer to plain training"
+            )
+        elif of["at_edge"].any():
+            best = of[of["chosen"]]["value"].item()
+            lines.append(
+                f"{method}: {best} is the best, at the edge of what was tried; try beyond it"
+            )
+    return lines
 
 
 def _method_and_value(arm: str, arms: Iterable[str]) -> tuple[str, float]:
@@ -77,6 +98,8 @@ def main() -> None:
     except (UserError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(markdown(table.round(4).astype(str).replace("nan", "")), end="")
+    for line in to_be_tried(table):
+        print(line)
 
 
 if __name__ == "__main__":
