@@ -17,6 +17,7 @@ from experiments.run import checkpoints, runner
 from experiments.run.nets import load_discriminator
 from experiments.run.stored import stored_runs
 from experiments.show import cures, remembers_live
+from experiments.show.compare import difference
 from experiments.show.groups import groups
 from experiments.show.plotting import style
 from forgetting.networks import scale_images
@@ -119,6 +120,17 @@ def test_a_run_under_way_has_no_past_yet(folder, tmp_path, capsys):
     assert round_robin(tmp_path, "1") == 1
     err = capsys.readouterr().err
     assert err == "error: resume: run 1 is not complete; its past is not over\n"
+
+
+def test_only_runs_that_were_asked_alike_pair(scored, tmp_path):
+    for name in ("1", "2"):
+        shutil.copytree(scored / name, tmp_path / name)
+    rows = pd.read_csv(tmp_path / "2/round_robin.csv")
+    rows[rows["arm"] != "cond"].to_csv(tmp_path / "2/round_robin.csv", index=False)  # came later
+    (group,) = groups(stored_runs(tmp_path), "gan_probe")
+    assert difference(group, "uncond+replay", "uncond", "round_robin_auc") is None
+    assert difference(group, "uncond+replay", "uncond", "probe_final").n == 1
+    assert difference(group, "uncond", None, "round_robin_auc").n == 1
 
 
 def test_it_is_a_column_of_cures_and_a_point_of_the_scatter(scored):

@@ -27,6 +27,7 @@ READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, *DAMAGE
 # Settings that every run of this program has, of whatever version.
 FILES_OF_A_RUN = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")
 ROUND_ROBIN = "round_robin.csv"  # made when its run, and others of its seed, are complete
+MET = "met"  # in a run's info: the arms whose past generators it was asked about there
 ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
 
 
@@ -230,10 +231,11 @@ def _whole(record: Record, status: str) -> StoredRun:
     if lacks := [key for key in ("preset", "dataset.label") if settings[key] is None]:
         raise Unreadable(f"config.json: {lacks[0]} is None")
     config, metrics, result = nested(settings), read_metrics(record.folder), {}
+    info = record.info
     if completed:
-        kept = (_scores(record.folder, name) for name in ("past_fakes.csv", ROUND_ROBIN))
-        measured = of_run(Logged(metrics, config, *kept))
-        result = record.run["result"] | measured
+        past, met = (_scores(record.folder, name) for name in ("past_fakes.csv", ROUND_ROBIN))
+        result = record.run["result"] | of_run(Logged(metrics, config, past, met))
+        info = info | {MET: sorted({str(row["arm"]) for row in met})} if met else info
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}
     return StoredRun(
@@ -248,7 +250,7 @@ def _whole(record: Record, status: str) -> StoredRun:
         identity=record.identity,
         result=result,
         # A class that was named in bytes which are no text has question marks.
-        info=json.loads(json.dumps(record.info, ensure_ascii=False).encode(errors="replace")),
+        info=json.loads(json.dumps(info, ensure_ascii=False).encode(errors="replace")),
         code=commit + ("+" if repositories[0].get("dirty") else ""),
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,

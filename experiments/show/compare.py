@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.run.identity import FACTS, as_text
-from experiments.run.stored import StoredRun
+from experiments.run.stored import MET, StoredRun
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import Interval, Learners, by_unit, mean_interval, paired_interval
 from experiments.sweeps.kept import claims
-from forgetting.measures import PROBE_FALL, Measure, is_distance, known
+from forgetting.measures import PROBE_FALL, ROUND_ROBIN_AUC, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
 NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
@@ -58,14 +58,18 @@ def measures_of(runs: Iterable[StoredRun], *subjects: str) -> list[Measure]:
 
 def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     """(unit, seed) -> the measure, of the runs of an arm that have it. The unit is what was drawn
-    at random: the seed, or the recording whose opponents were met."""
+    at random: the seed, or the recording whose opponents were met. Of a round robin the seed stands
+    with the arms that were met, for only runs that were asked alike pair."""
     if measure == PROBE_FALL.name:
         runs = with_metric(runs, PROBE_FALL.needs)
         if len(runs) < 2:
             return {}
         falls = PROBE_FALL.of(np.stack([run.metrics[PROBE_FALL.needs][1] for run in runs]))
         return {(run.unit, run.seed): float(f) for run, f in zip(runs, falls, strict=True)}
-    return {(run.unit, run.seed): run.result[measure] for run in runs if measure in run.result}
+    of = [run for run in runs if measure in run.result]
+    if measure == ROUND_ROBIN_AUC:
+        return {(run.unit, (run.seed, *run.info.get(MET, ()))): run.result[measure] for run in of}
+    return {(run.unit, run.seed): run.result[measure] for run in of}
 
 
 def difference(group: Group, arm: str, other: str | None, measure: str) -> Interval | None:

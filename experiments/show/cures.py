@@ -20,13 +20,13 @@ from experiments.show.memory import REACHABLE
 from experiments.show.opponents import JOINT, with_joint
 from experiments.show.plotting import leftmost, lines, panels, rows
 from experiments.show.texts import units
-from forgetting.measures import KEPT, MEMORY, TAUGHT, meets_fakes
+from forgetting.measures import KEPT, MEMORY, ROUND_ROBIN_AUC, TAUGHT, meets_fakes
 from gan.models import MODELS
 
 BENCH = PROJECT / "results/bench.json"
 OPPONENTS, GAN = "sequential_tasks", "gan_probe"
 PLAIN = baseline(OPPONENTS)
-LIVE = "round_robin_auc"
+LIVE = ROUND_ROBIN_AUC
 DISTANCE = "distance"  # a subject of measures: each name is its extractor's
 PER_LINE = 4  # columns
 ROW, AROUND = 0.2, 0.85  # inches: an arm's row, and what is around a line of columns

@@ -1,5 +1,6 @@
 """What all figures share: one look, and rows of panels, a row a group of runs."""
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
@@ -145,8 +146,8 @@ def rows(
         if "95 %" in shows and counts == {1}:
             said = "one seed, so no interval"
         units = dict.fromkeys(run.unit_is for run in group.runs)
-        said = said.replace("seeds", " or ".join(f"{unit}s" for unit in units))
-        said = said.replace("seed", " or ".join(units))
+        one, several = (" or ".join(unit + s for unit in units) for s in ("", "s"))
+        said = re.sub("seeds?", lambda of, one=one, s=several: s if of[0] == "seeds" else one, said)
         text = textwrap.fill(caption(group, said), 118, break_on_hyphens=False)
         part.suptitle(text, fontsize="small", x=0.01, ha="left")
         draw(part, group)

@@ -25,7 +25,7 @@ from forgetting.measures.base import (
     Metrics,
 )
 from forgetting.measures.final_layer import FINAL_LAYER, HALF_LIFE, KEPT, TAUGHT
-from forgetting.measures.gan import BEST_BLOCK, PROBE_FALL, is_distance
+from forgetting.measures.gan import BEST_BLOCK, PROBE_FALL, ROUND_ROBIN_AUC, is_distance
 from forgetting.measures.opponents import MEMORY, SAVINGS, SHARE
 from forgetting.measures.tasks import mean_over_iterations
 from forgetting.measures.transfer import (
@@ -38,10 +38,10 @@ from forgetting.measures.transfer import (
 
 __all__ = [
     "BEST_BLOCK", "DISTANCE", "FINAL_LAYER", "HALF_LIFE", "KEPT", "LAYER", "MEMORY", "OPPONENTS",
-    "PAST_FAKES", "PROBE", "PROBE_FALL", "QUALITY", "REMEMBERED", "SAVINGS", "SHARE", "TASKS",
-    "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix", "average_accuracy",
-    "backward_transfer", "forgetting", "forward_transfer", "is_distance", "is_name", "known",
-    "mean_over_iterations", "meets_fakes", "names", "of_run",
+    "PAST_FAKES", "PROBE", "PROBE_FALL", "QUALITY", "REMEMBERED", "ROUND_ROBIN_AUC", "SAVINGS",
+    "SHARE", "TASKS", "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix",
+    "average_accuracy", "backward_transfer", "forgetting", "forward_transfer", "is_distance",
+    "is_name", "known", "mean_over_iterations", "meets_fakes", "names", "of_run",
 ]  # fmt: skip
 
 

@@ -136,3 +136,6 @@ def round_robin_auc(logged: Logged) -> float | None:
     for row in logged.round_robin:
         of_runs.setdefault(str(row["run"]), []).append(row["auc"])
     return float(np.mean([np.mean(auc) for auc in of_runs.values()])) if of_runs else None
+
+
+ROUND_ROBIN_AUC = round_robin_auc.__name__
