@@ -61,6 +61,12 @@ def test_a_plans_name_is_its_family_where_it_names_none():
         ("[[claims]]\nwords = 'x'\narm = 'uncond+ewc(wieght=3)'\nmeasure = 'probe_final'\n"
          "expected = 'above'",
          "claim 1 of {}: uncond+ewc(wieght=3): ewc.wieght: no such setting; did you mean ewc.weig"),
+        ("settings.batch_size = '64'\n[[claims]]\nwords = 'x'\narm = 'uncond'\n"
+         "measure = 'probe_final'\nexpected = 'above'",
+         "claim 1 of {}: batch_size: it must be a whole number from 4"),
+        ("settings.ewc.weight = 'much'\n[[claims]]\nwords = 'x'\narm = 'uncond+ewc'\n"
+         "measure = 'probe_final'\nexpected = 'above'",
+         "claim 1 of {}: ewc.weight: it must be a number"),
     ],
 )  # fmt: skip
 def test_a_claim_that_will_not_do_is_named_in_one_line(text, line, tmp_path):
@@ -173,7 +179,7 @@ def test_what_all_runs_have_set_stands_in_the_names_of_a_claims_arms():
         return [term.arm for term in found.terms]
 
     assert arms(arm="rotation", baseline="vanilla") == ["rotation(rotation_weight=0.1)", "vanilla"]
-    assert arms(arm="ewc") == ["ewc(weight=10)"] and arms(arm="ewc(weight=5)") == [
+    assert arms(arm="ewc") == ["ewc(weight=10.0)"] and arms(arm="ewc(weight=5)") == [
         "ewc(weight=5.0)"
     ]
     plan["settings"]["ewc"]["weight"] = 100.0  # the default, which no arm is named by
@@ -184,6 +190,18 @@ def test_what_all_runs_have_set_stands_in_the_names_of_a_claims_arms():
     ]
     with pytest.raises(UserError, match=r"mine\.weight in the plan's settings is the arm's own"):
         arms(arm="./mine.py")
+
+
+def test_an_arms_own_setting_in_a_terms_settings_is_in_its_name_alone():
+    terms = [
+        {"weight": 1, "arm": "rotation", "settings": {"rotation_weight": 2, "width": 16}},
+        {"weight": -1, "arm": "vanilla", "settings": {"width": 16}},
+    ]
+    claim = {"words": "w", "measure": "recovery", "expected": "above", "terms": terms}
+    (found,) = claims_of({"study": "sequential_tasks", "claims": [claim]}, "plan")
+    assert [(term.arm, term.settings) for term in found.terms] == [
+        ("rotation(rotation_weight=2.0)", {"width": 16}), ("vanilla", {"width": 16}),
+    ]  # fmt: skip
 
 
 def test_two_plans_of_one_name_are_both_kept_and_a_broken_one_is_in_nobodys_way(tmp_path, capsys):

@@ -105,6 +105,10 @@ def test_other_lengths_of_planting_and_of_a_gradual_switch_are_other_figures(fou
     assert [group.differs for group in both] == ["plant_updates=50", "plant_updates=90"]
     for group, updates in zip(both, (50, 90), strict=True):
         assert {of.config["plant_updates"] for of in group.runs} == {0, updates}
+    # One length has gradual switches, the other has none.
+    mixed = [*found, *longer[::2], *pair(stream_switch="gradual", stream_blend=0.2)]
+    both = kept_and_taught.with_planted(groups(with_kept(mixed), "sequential_tasks"))
+    assert [group.differs for group in both] == ["plant_updates=50", "plant_updates=90"]
     blends = [
         of for blend in (0.2, 0.5) for unit in (1, 2, 3)
         for of in pair(unit, stream_switch="gradual", stream_blend=blend)

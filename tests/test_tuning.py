@@ -69,6 +69,10 @@ def test_a_value_that_lacks_a_seed_is_not_chosen():
     table = tuning(table[(table["arm"] != "r1(weight=100.0)") | (table["seed"] == 100)])
     assert table[table["chosen"] & (table["method"] == "r1")]["value"].tolist() == [10.0]
     assert to_be_tried(table) == ["r1: runs are lacking at 100.0"]
+    # The baseline lacks one; nothing more is said of a method whose runs are not all there.
+    table = measures(whole)
+    table = tuning(table[(table["arm"] == "r1") | (table["seed"] == 100)])
+    assert to_be_tried(table) == ["r1: runs are lacking at 1.0", "vanilla: runs are lacking"]
 
 
 def test_runs_that_are_no_one_experiment_and_none_without_the_baseline_are_tuned_by():

@@ -7,12 +7,13 @@ import pytest
 from conftest import with_settings
 
 from experiments.run.stored import stored_runs
+from experiments.show import verdicts
 from experiments.show.compare import by_learner
 from experiments.show.groups import groups
 from experiments.show.intervals import Interval, holm, paired_interval
 from experiments.show.own_tables import claims
 from experiments.show.verdicts import Judged, negative
-from experiments.sweeps.claims import Claim, Term
+from experiments.sweeps.claims import Claim, Term, claims_of
 
 PAIR = (Term(1, "a", {}), Term(-1, "b", {}))
 
@@ -66,6 +67,24 @@ def test_what_somebody_tries_beside_changes_no_p_value_of_what_was_planned(found
     )
     # One seed of other settings decides nothing, and is no row.
     assert len(claims([*found[0].runs, *(run for run in beside if run.seed == 0)])) == 2
+
+
+def test_the_cells_of_a_plans_own_grid_are_one_family(found, monkeypatch):
+    plan = {"study": "sequential_tasks", "grid": {"seed": [0, 1], "lr": [1e-3, 5e-4]}, "claims": [
+        {"words": "w", "measure": "cycle_gain", "arm": "rotation", "baseline": "vanilla",
+         "expected": "above"}
+    ]}  # fmt: skip
+    of_plan = claims_of(plan, "mine")
+    assert of_plan[0].grid == {("lr", "0.001"), ("lr", "0.0005")}
+    monkeypatch.setattr(verdicts, "claims", lambda *_: of_plan)
+    runs = [*found[0].runs, *(with_settings(run, lr=5e-4) for run in found[0].runs)]
+    looked_at = verdicts.judged(groups(runs, "sequential_tasks"))
+    assert [of.p for of in looked_at] == holm([of.difference.p for of in looked_at])
+    assert len({of.departs for of in looked_at}) == 1 and "lr=" not in looked_at[0].departs
+    monkeypatch.setattr(verdicts, "claims", lambda *_: claims_of({**plan, "grid": {}}, "mine"))
+    apart = verdicts.judged(groups(runs, "sequential_tasks"))
+    assert {of.p for of in apart} == {of.difference.p for of in apart}
+    assert [of for of in apart if "lr=0.0005" in of.departs.split(", ")]
 
 
 def test_runs_that_stand_in_several_groups_are_one_row_of_a_family(found):

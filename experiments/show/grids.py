@@ -73,15 +73,15 @@ def pooled(found: Sequence[Group]) -> list[Group]:
 
 def without_grids(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Without the runs of grids: one curve a cell is more than a figure can show. A cell that has
-    more runs than any other stays: some seeds of others beside it make no grid of it. Where nothing
-    else is there of the same data and preset, the paper's cell stays, or else the first."""
+    twice the runs of any other stays: some seeds of others beside it make no grid of it. Where
+    nothing else is there of the same data and preset, the paper's cell stays, or else the first."""
     whole = families(groups(runs, "gan_probe"))
     grids = [family for family in whole if len(family) >= LEAST_CELLS]
     left_out = [group for family in grids for group in family]
     others = [group for family in whole if family not in grids for group in family]
     for family in grids:
         by_size = sorted(family, key=lambda group: len(group.runs), reverse=True)
-        if len(by_size[0].runs) > len(by_size[1].runs):
+        if len(by_size[0].runs) >= 2 * len(by_size[1].runs):
             left_out.remove(by_size[0])
         elif not any(_of(group) == _of(family[0]) for group in others):
             of_paper = [group for group in family if cell(group.runs[0]) == PAPERS_CELL]

@@ -1,7 +1,6 @@
 """The figure `planted`: what nets keep of planted knowledge, and what training teaches them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
 
 from matplotlib.figure import Figure
 
@@ -46,19 +45,18 @@ def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group],
     """The groups by the updates of their planting and by how long a gradual switch takes, each with
     the bare ones and those whose task moves otherwise; and in words what tells them."""
     for groups in alike:
-        values = [
-            sorted({of[key] for g in groups if (of := g.readable_settings()).get(key)})
-            for key in TOLD
-        ]
-        for chosen in product(*(those or [None] for those in values)):
-            asked = dict(zip(TOLD, chosen, strict=True))
-            some = [
-                group
-                for group in groups
-                if all(group.readable_settings().get(k) in (None, 0, v) for k, v in asked.items())
-            ]
-            several = [k for k, those in zip(TOLD, values, strict=True) if len(those) > 1]
-            yield some, [f"{key}={asked[key]}" for key in several]
+        told = [tuple(g.readable_settings().get(key) for key in TOLD) for g in groups]
+        planted = sorted({updates for updates, _ in told if updates})
+        for updates in planted:
+            blends = sorted({blend for of, blend in told if of == updates and blend is not None})
+            for chosen in blends or [None]:
+                some = [
+                    group
+                    for group, (of, blend) in zip(groups, told, strict=True)
+                    if of in (None, 0, updates) and blend in (None, chosen)
+                ]
+                words = [f"plant_updates={updates}"] if len(planted) > 1 else []
+                yield some, words + ([f"stream.blend={chosen}"] if len(blends) > 1 else [])
 
 
 def planted(found: Sequence[Group]) -> Figure:

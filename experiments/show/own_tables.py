@@ -15,11 +15,13 @@ from experiments.show.compare import (
     difference,
     measures_of,
 )
+from experiments.show.grids import without_grids
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
 from experiments.show.memory import Remembered, remembered
 from experiments.show.texts import frame, shown, shown_difference, units, where
 from experiments.show.verdicts import Judged, judged, not_judged
+from experiments.sweeps.claims import shipped
 from forgetting.measures import LAYER, OPPONENTS, PAST_FAKES, REMEMBERED, TASKS, TRANSFER
 
 STUDIES = ("sequential_tasks", "gan_probe")
@@ -148,7 +150,7 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
 def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """The plans' claims, each a mean over units, above zero where what it speaks of is there."""
     found = [group for study in STUDIES for group in groups(runs, study)]
-    looked_at = judged(found)
+    looked_at, shown_apart = judged(found), {id(run) for run in without_grids(runs)}
     for line in not_judged(found, looked_at):
         print(f"warning: {line}", file=sys.stderr)
     rows = [
@@ -162,7 +164,10 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
             "family": of.claim.family,
         }
         | where(of.group)
+        | ({} if of.group.differs else {"settings": of.departs})
         for of in looked_at
+        # Of the project's claims every cell of a grid would be a family of rows.
+        if of.claim not in shipped(of.claim.study) or shown_apart.issuperset(map(id, of.runs))
     ]
     columns = ["claim", "verdict", "difference", "over", "p, Holm", SMALLEST, "family"]
     return frame(rows, [*columns, "data", "preset", "settings"])

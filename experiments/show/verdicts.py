@@ -1,8 +1,8 @@
 """The claims of the plans, and what the runs come to.
 
 A claim is about the runs that its plan makes, in whichever preset, of whichever images. In runs of
-other settings the same claims are another family: what somebody tries beside changes no p value of
-what was planned.
+other settings the same claims are another family, one for each way to depart from the plan: what
+somebody tries beside changes no p value of what was planned.
 """
 
 from collections import Counter
@@ -161,7 +161,7 @@ def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
         if claim.expected.endswith("below"):
             apart = negative(apart)
         runs = tuple(run for of_term in terms for run in of_term)
-        departs = ", ".join(dict.fromkeys(text for run in runs for text in _departs(claim, run)))
+        departs = ", ".join(sorted({text for run in runs for text in _departs(claim, run)}))
         yield Judged(groups[0], claim, measure, apart, float("nan"), departs, runs)
 
 
@@ -172,7 +172,8 @@ def _departs(claim: Claim, run: StoredRun) -> Iterator[str]:
     planned = _as_planned(study, run, claim.settings)
     for key, value in shared_of(run).items():
         left_out = key not in study.settings or key in varied or key.startswith(NO_DEPARTURE)
-        if not left_out and value != planned.get(key):
+        in_turn = (key, str(value)) in claim.grid
+        if not (left_out or in_turn or value == planned.get(key)):
             yield f"{key}={value}"
 
 

@@ -71,7 +71,8 @@ class Term:
 class Claim:
     """words: where {measure} stands for the measure's name; settings: the plan's, those of the runs
     that the claim is about; terms: what is summed up; smallest: the smallest effect of interest,
-    above 0 and in the measure's units; None where none was fixed."""
+    above 0 and in the measure's units; None where none was fixed; grid: (setting, value as a text)
+    of what the plan's runs have in turn."""
 
     words: str
     measure: str
@@ -81,6 +82,7 @@ class Claim:
     family: str
     settings: Mapping[str, Any]
     smallest: float | None = None
+    grid: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -125,14 +127,37 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
         if not isinstance(own, dict):
             raise UserError(f"{where}: settings must be settings and their values")
         settings = flat(plan.get("settings", {})) | flat(own)
-        terms = tuple(
-            replace(term, arm=_as_named(term.arm, plan["study"], where, settings | term.settings))
-            for term in _terms(claim, where)
-        )
-        found.append(
-            Claim(**known, terms=terms, study=plan["study"], family=family, settings=settings)
-        )
+        of_plan = {"study": plan["study"], "family": family, "grid": _in_turn(plan)}
+        terms = tuple(_named(term, plan["study"], where, settings) for term in _terms(claim, where))
+        found.append(Claim(**known, **of_plan, terms=terms, settings=settings))
     return found
+
+
+def _in_turn(plan: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """(setting, value as a text) of a plan's grid, but of seeds and arms."""
+    study, grids = studies()[plan["study"]], plan.get("grid", [])
+    found = []
+    for grid in [grids] if isinstance(grids, dict) else grids:
+        for key, values in flat(grid).items():
+            for value in values if isinstance(values, list) else [values]:
+                found += (flat(value) if isinstance(value, dict) else {key: value}).items()
+    told = study.settings.keys() - {"seed", study.arm}
+    return frozenset((key, str(value)) for key, value in found if key in told)
+
+
+def _named(term: Term, study: str, where: str, settings: Mapping[str, Any]) -> Term:
+    """A term whose arm is named as its runs are, its own settings in that name."""
+    of, of_runs = studies()[study], settings | term.settings
+    # What says where images and opponents lie is checked where runs are made.
+    elsewhere = (of.arm, "dataset.", "stream.recording")
+    told = {k: v for k, v in of_runs.items() if k in of.settings and not k.startswith(elsewhere)}
+    try:
+        of_runs = of_runs | validate(told, {key: of.settings[key] for key in told})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    arm = _as_named(term.arm, study, where, of_runs)
+    kept = {k: v for k, v in term.settings.items() if k in told and not of.settings[k].of_arm}
+    return replace(term, arm=arm, settings=kept)
 
 
 def _terms(claim: Mapping[str, Any], where: str) -> tuple[Term, ...]:
@@ -177,7 +202,11 @@ def _as_named(arm: str, study: str, where: str, of_runs: Mapping[str, Any] | Non
         settings |= validate(checked, known)
     except UserError as error:
         raise UserError(f"{where}: {arm}: {error}") from None
-    for key, value in _own_of(name, of, known, of_runs or {}).items():
+    try:
+        own_of_runs = _own_of(name, of, known, of_runs or {})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    for key, value in own_of_runs.items():
         if key not in settings and key not in known:
             written = f"{text}({key.removeprefix(last + '.')}={value})"
             raise UserError(
@@ -199,6 +228,7 @@ def _own_of(
 ) -> dict[str, Any]:
     """Of the settings of all runs those that an arm goes by and is named by: its own, of built-in
     methods where they are not the default."""
+    of_runs = {**of_runs, **validate({k: of_runs[k] for k in known if k in of_runs}, known)}
     whole = identity(study, {**of_runs, study.arm: name})
     users = {one for one in names(name, study.models) if one not in available()}
     return {

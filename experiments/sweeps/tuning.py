@@ -23,9 +23,9 @@ MARGIN = 0.02  # that learning accuracy may be below the baseline's
 
 def tuning(measures: pd.DataFrame) -> pd.DataFrame:
     """Per method and value the mean AUC on past generators at the end and the mean learning
-    accuracy of the last cycle. Chosen is the best AUC among those that have as many runs as the
-    baseline, and a learning accuracy no more than 0.02 below its; where a method has none, no value
-    of it.
+    accuracy of the last cycle. Chosen is the best AUC among those that lack no run that others
+    have, and whose learning accuracy is no more than 0.02 below the baseline's; where a method has
+    none, no value of it.
 
     measures: as `load_measures` gives them, of runs that differ in arm and seed alone. Returns
     method, value (NaN where it has no weight), past_auc, learning_accuracy, runs, chosen, at_edge:
@@ -45,7 +45,7 @@ def tuning(measures: pd.DataFrame) -> pd.DataFrame:
     table[["method", "value"]] = [_method_and_value(arm, table.index) for arm in table.index]
     plain = table.loc[baseline(STUDY)]
     learns = table["learning_accuracy"] >= plain["learning_accuracy"] - MARGIN
-    allowed = table[learns & (table["runs"] >= plain["runs"])]
+    allowed = table[learns & (table["runs"] == table["runs"].max())]
     table["chosen"] = table.index.isin(allowed.groupby("method")[PAST].idxmax())
     tried = table.groupby("method")["value"]
     at_edge = (table["value"] == tried.transform("min")) | (
@@ -59,11 +59,14 @@ def tuning(measures: pd.DataFrame) -> pd.DataFrame:
 def to_be_tried(table: pd.DataFrame) -> list[str]:
     """What a table of `tuning` leaves open, a line a method."""
     lines = []
-    for method, of in table[table["value"].notna()].groupby("method"):
-        lacking = of[of["runs"] < table["runs"].max()]["value"].tolist()
-        if lacking:
-            lines.append(f"{method}: runs are lacking at {', '.join(map(str, lacking))}")
-        if not of["chosen"].any():
+    for method, of in table.groupby("method"):
+        lacking = of[of["runs"] < table["runs"].max()]["value"].dropna().tolist()
+        if (of["runs"] < table["runs"].max()).any():
+            at = f" at {', '.join(map(str, lacking))}" if lacking else ""
+            lines.append(f"{method}: runs are lacking{at}")
+        elif of["value"].isna().all():
+            continue  # nothing to be chosen
+        elif not of["chosen"].any():
             lines.append(
                 f"{method}: no value learns well enough; try some nearer to plain training"
             )
