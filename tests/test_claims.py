@@ -216,9 +216,15 @@ def test_two_plans_of_one_name_are_both_kept_and_a_broken_one_is_in_nobodys_way(
     assert {c.family for c in claims("sequential_tasks", [tmp_path / "runs"])[len(shipped):]} == {
         "f", "g",
     }  # fmt: skip
-    kept[0].write_text("")
-    assert len(claims("sequential_tasks", [tmp_path / "runs"])) == len(shipped) + 1
-    assert f"warning: the claims in {kept[0]} are not judged" in capsys.readouterr().err
+    own = OWN.format(family="f", expected="above")
+    for text in (
+        "",
+        own.replace("grid.method", "grid = 3 #"),
+        own.replace("family", "settings = 3\nfamily"),
+    ):
+        kept[0].write_text(text)
+        assert len(claims("sequential_tasks", [tmp_path / "runs"])) == len(shipped) + 1
+        assert f"warning: the claims in {kept[0]} are not judged" in capsys.readouterr().err
 
 
 def test_a_claim_on_an_arm_that_no_run_is_of_is_told(tmp_path, capsys):

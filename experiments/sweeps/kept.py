@@ -73,6 +73,6 @@ def _read(path: Path) -> list[Claim]:
         if plan.get("study") is None:
             raise UserError("it names no study")
         return claims_of(plan, f"{path.stem[:-5]}.toml")  # less its place
-    except (OSError, ValueError, KeyError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         print(f"warning: the claims in {path} are not judged: {error}", file=sys.stderr)
         return []
