@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from stubs import stub
+from stubs import TURN, stub
 from test_gan import study as gan
 
 from experiments import benchmarks, sequential_tasks
@@ -92,6 +92,19 @@ def test_memory_by_hand():
     assert run.result["memory"] == pytest.approx(0.1)
     assert not {"memory_share", "memory_reachable", "savings"} & run.result.keys()
     assert not any("memory" in twin.result for twin in twins)
+
+
+def test_updates_saved_are_told_only_where_most_relearn_within_a_turn():
+    run, *twins = family()
+    capped = [replace(twin, metrics=twin.metrics | {
+        name: (steps, np.array([TURN]))
+        for name, (steps, _) in twin.metrics.items() if "relearn" in name
+    }) for twin in twins]  # fmt: skip
+    (of,) = memory.remembered([run, *capped])  # two of four
+    assert of.savings == ((TURN - 10) + (TURN - 20)) / 2
+    late = replace(run, metrics=run.metrics | {"relearning/task_1": (np.array([0]), [TURN])})
+    (of,) = memory.remembered([late, *capped])  # three of four
+    assert of.savings is None
 
 
 def test_in_a_first_cycle_a_generator_to_come_has_no_lag():

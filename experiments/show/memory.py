@@ -212,17 +212,9 @@ def _savings(run: StoredRun, twins: Sequence[StoredRun], generators: Sequence[in
     """Updates that the twins need more to learn a generator that they never met than the run to
     learn it again, mean over generators (from 0), a twin each. None where it was not measured, and
     where most were not through within a turn, after which it is given up: of those little shows."""
-    if not all(
-        f"relearning/task_{j}" in of.metrics
-        for twin, j in zip(twins, generators, strict=True)
-        for of in (twin, run)
-    ):
+    pairs = [(twin, f"relearning/task_{j}") for twin, j in zip(twins, generators, strict=True)]
+    if not all(name in of.metrics for twin, name in pairs for of in (twin, run)):
         return None
-    of_twins, of_run = (
-        np.array(
-            [_at_the_end(of, "relearning", j) for of, j in zip(those, generators, strict=True)]
-        )
-        for those in (twins, [run] * len(twins))
-    )
-    given_up = np.mean([of_twins, of_run] == np.float64(run.config["iterations_per_task"]))
-    return None if given_up > 0.5 else float((of_twins - of_run).mean())
+    updates = np.array([[of.metrics[name][1][-1] for of in (twin, run)] for twin, name in pairs])
+    given_up = updates == run.config["iterations_per_task"]
+    return None if given_up.mean() > 0.5 else float((updates[:, 0] - updates[:, 1]).mean())
