@@ -20,7 +20,7 @@ figures: $(INSTALLED)  ## figures from results/runs and results/reference; LIVE=
 test: $(INSTALLED)  ## lint, format check and all tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest -n logical --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --dist worksteal
 
 torture: $(INSTALLED)  ## 50 kills at random moments, 500 bad command lines as processes
 	$(PY) tests/torture.py

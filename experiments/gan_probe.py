@@ -179,7 +179,8 @@ def check(settings, images) -> None:
     images.training_subset(settings["probe_images"])
     if _has_generator(settings):
         images.require_test_images(2, "the distance of samples")
-    of_labels = {"model": settings["model"] in ("cond", "supervised")}
+    first = (settings["model"] or "").split("+")[0]
+    of_labels = {"model": first in ("cond", "supervised")}
     of_labels["plant_updates"] = settings["plant_updates"] > 0
     for key in (key for key, asked in of_labels.items() if asked and len(images.classes) < 2):
         raise UserError(

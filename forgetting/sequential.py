@@ -316,6 +316,7 @@ class SequentialTasks:
         turn, cycles = self.schedule.iterations_per_task, self.schedule.cycles
         config = {"iterations_per_task": turn, "cycles": cycles}
         config["head"] = "per_task" if self.per_task_head else "shared"
+        config["plant_updates"] = self.plant_updates
         name = "fakes" if self.of_fakes else "one_vs_all"
         config["stream"] = {"name": name, "order": self.schedule.order, "omit": self.omit}
         found = measures.of_run(measures.Logged(logged, config))

@@ -120,7 +120,7 @@ class ProbeStudy:
             plant_updates=plant_updates,
             **of_gan,
         )
-        self.planted = plant_updates > 0
+        self.plant_updates = plant_updates
         self.discriminator, self.generator = self.gan.discriminator, self.gan.generator
         self.learner = self.gan.learner
 
@@ -318,7 +318,8 @@ class ProbeStudy:
 
     def summary(self, logged: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The run's measures, from all it logged: metric -> (steps, values)."""
-        found = measures.of_run(measures.Logged(logged, {}, self.past_fakes))
+        config = {"plant_updates": self.plant_updates}
+        found = measures.of_run(measures.Logged(logged, config, self.past_fakes))
         if self.labelled:
             data, chosen = self.dataset, self.probe_indices
             everything = torch.arange(len(data.test_labels), device=chosen.device)
@@ -328,7 +329,7 @@ class ProbeStudy:
                 data.test_images[everything],
                 data.test_labels,
             )
-        if self.planted:  # what the curve begins at is planted
+        if self.plant_updates:  # what the curve begins at is planted
             found["probe_final_layer_untrained"] = self._untrained_final_layer()
         return found
 

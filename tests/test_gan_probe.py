@@ -228,6 +228,7 @@ def test_bad_settings_are_one_line(tmp_path, digits):
     unlabelled = ["dataset.name=image_folder", "dataset.root=images", "results_dir=runs"]
     for arguments, line in (
         (["model=cond", *unlabelled], "error: model: cond needs labels, and images has one class"),
+        (["model=cond+replay", *unlabelled], "error: model: cond+replay needs labels, and images"),
         (
             ["spectral_norm=False"],
             "error: spectral_norm: it follows from regularizer=spectral",

@@ -197,3 +197,12 @@ def test_a_measure_reaches_runs_older_than_itself(monkeypatch):
     run = read_run(PROJECT / "results/reference/sequential_tasks-cpu-vanilla-0")
     assert run.result["late"] == run.metrics["probe/final"][1][-3:].mean()
     assert Group([run], "").runs and "late bloom" in table([run])["measure"].tolist()
+
+
+def test_a_stored_measure_that_no_longer_applies_goes():
+    curve = {"probe/final_layer": (np.array([0, 4]), np.array([0.3, 0.5]))}
+    stored = {"taught": 0.2, "final_layer_end": 0.1, "probe_pixels": 0.4}
+    bare = measures.read_anew(stored, measures.Logged(curve, {}))
+    assert bare == {"taught": pytest.approx(0.2), "final_layer_end": 0.5, "probe_pixels": 0.4}
+    planted = measures.read_anew(stored, measures.Logged(curve, {"plant_updates": 5}))
+    assert planted == {"final_layer_end": 0.5, "probe_pixels": 0.4}

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from test_fakes import opponents
@@ -53,7 +54,10 @@ def test_what_is_planted_is_seen_and_goes_on_to_the_bit(digits, study):
     assert start > untrained + 0.1
     bare = study(digits, **{**changes, "plant_updates": 0})
     assert bare.evaluate()["probe/final_layer"] == untrained
+    curve = {"probe/final_layer": (np.array([0, 4]), np.array([0.3, 0.5]))}
     assert "probe_final_layer_untrained" not in bare.summary({})
+    # What a planted curve begins at is not the untrained net.
+    assert "taught" in bare.summary(curve) and "taught" not in planted.summary(curve)
     losses(planted, 2)
     restored = study(digits, **changes, fresh=False)
     restored.load_state_dict(copy.deepcopy(planted.state_dict()))

@@ -17,7 +17,7 @@ from experiments.run import checkpoints, runner
 from experiments.run.nets import load_discriminator
 from experiments.run.stored import stored_runs
 from experiments.show import cures, remembers_live
-from experiments.show.compare import difference
+from experiments.show.compare import by_learner, difference
 from experiments.show.groups import groups
 from experiments.show.plotting import style
 from forgetting.networks import scale_images
@@ -131,6 +131,20 @@ def test_only_runs_that_were_asked_alike_pair(scored, tmp_path):
     assert difference(group, "uncond+replay", "uncond", "round_robin_auc") is None
     assert difference(group, "uncond+replay", "uncond", "probe_final").n == 1
     assert difference(group, "uncond", None, "round_robin_auc").n == 1
+
+
+def test_seeds_that_were_asked_about_fewer_arms_are_in_no_mean(scored):
+    live = [of for of in stored_runs(scored) if of.seed == 0 and of.config["lr"] == 2e-4]
+    one = next(of for of in live if of.arm == "uncond")
+    few = one.info | {"met": ["uncond"]}
+    runs = [
+        dataclasses.replace(one, result=one.result | {"round_robin_auc": auc}, info=info, seed=seed)
+        for seed, auc, info in ((0, 0.6, one.info), (1, 0.8, one.info), (2, 0.1, few))
+    ]
+    assert sorted(by_learner(runs, "round_robin_auc").values()) == [0.6, 0.8]
+    assert list(by_learner(runs[1:], "round_robin_auc").values()) == [0.8]  # as many: of more arms
+    assert by_learner([live[-1]], "round_robin_auc") == {}
+    assert len(by_learner(runs, "probe_final")) == 3
 
 
 def test_it_is_a_column_of_cures_and_a_point_of_the_scatter(scored):

@@ -19,7 +19,7 @@ from experiments.run.packed import DAMAGED, Folder, Unreadable
 from experiments.run.study import Study, studies
 from forgetting.arms import names
 from forgetting.errors import UserError
-from forgetting.measures import Logged, of_run
+from forgetting.measures import Logged, read_anew
 from forgetting.names import natural, printable
 from forgetting.settings import flat, nested, validate, with_defaults
 
@@ -234,7 +234,7 @@ def _whole(record: Record, status: str) -> StoredRun:
     info = record.info
     if completed:
         past, met = (_scores(record.folder, name) for name in ("past_fakes.csv", ROUND_ROBIN))
-        result = record.run["result"] | of_run(Logged(metrics, config, past, met))
+        result = read_anew(record.run["result"], Logged(metrics, config, past, met))
         info = info | {MET: sorted({str(row["arm"]) for row in met})} if met else info
     files = record.info.get("methods", {}).values()
     defaults = {key: value for about in files for key, value in about["defaults"].items()}

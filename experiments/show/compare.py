@@ -4,6 +4,7 @@ One seed gives both sides the same start and the same images, so seeds pair.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +59,9 @@ def measures_of(runs: Iterable[StoredRun], *subjects: str) -> list[Measure]:
 
 def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     """(unit, seed) -> the measure, of the runs of an arm that have it. The unit is what was drawn
-    at random: the seed, or the recording whose opponents were met. Of a round robin the seed stands
-    with the arms that were met, for only runs that were asked alike pair."""
+    at random: the seed, or the recording whose opponents were met. Of a round robin those alone that
+    were asked about the same arms as most, and the seed stands with them: others' mean is of
+    something else."""
     if measure == PROBE_FALL.name:
         runs = with_metric(runs, PROBE_FALL.needs)
         if len(runs) < 2:
@@ -68,7 +70,11 @@ def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
         return {(run.unit, run.seed): float(f) for run, f in zip(runs, falls, strict=True)}
     of = [run for run in runs if measure in run.result]
     if measure == ROUND_ROBIN_AUC:
-        return {(run.unit, (run.seed, *run.info.get(MET, ()))): run.result[measure] for run in of}
+        met = {(run.unit, run.seed): tuple(run.info.get(MET, ())) for run in of}
+        count = Counter(met.values())
+        most = max(count, key=lambda arms: (count[arms], len(arms)), default=None)
+        of = [run for run in of if met[run.unit, run.seed] == most]
+        return {(run.unit, (run.seed, *most)): run.result[measure] for run in of}
     return {(run.unit, run.seed): run.result[measure] for run in of}
 
 

@@ -17,7 +17,7 @@ BASELINE, AT_ONCE = "plain training", "all generators at once"
 IN_WORDS = {
     MEMORY.name: "Remembers recorded opponents",
     KEPT.name: "Keeps what was planted",
-    LIVE: "Remembers live",
+    LIVE: "Tells past fakes, live",
 }
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "SHARE", "TASKS", "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix",
     "average_accuracy", "backward_transfer", "forgetting", "forward_transfer", "is_distance",
     "is_name", "known", "mean_over_iterations", "meets_fakes", "names", "of_run",
+    "read_anew",
 ]  # fmt: skip
 
 
@@ -87,3 +88,10 @@ def of_run(logged: Logged) -> dict[str, float]:
     """Every measure that applies to a run, by name."""
     found = {m.name: m.of(logged) for m in known(logged.metrics, logged.config)}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def read_anew(result: Mapping[str, float], logged: Logged) -> dict[str, float]:
+    """A stored result with its measures as they are read today; one that has learnt since that it
+    does not apply goes."""
+    stale = {measure.name for measure in known(logged.metrics, logged.config)}
+    return {name: value for name, value in result.items() if name not in stale} | of_run(logged)
