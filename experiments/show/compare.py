@@ -59,9 +59,9 @@ def measures_of(runs: Iterable[StoredRun], *subjects: str) -> list[Measure]:
 
 def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     """(unit, seed) -> the measure, of the runs of an arm that have it. The unit is what was drawn
-    at random: the seed, or the recording whose opponents were met. Of a round robin those alone that
-    were asked about the same arms as most, and the seed stands with them: others' mean is of
-    something else."""
+    at random: the seed, or the recording whose opponents were met. Of a round robin those runs
+    alone that were asked about the same arms as most, whose names stand with the seed: the others'
+    mean is of something else."""
     if measure == PROBE_FALL.name:
         runs = with_metric(runs, PROBE_FALL.needs)
         if len(runs) < 2:
