@@ -259,13 +259,20 @@ def write_recording(study, folder) -> str:
 
 @ex.command(unobserved=True)
 def round_robin():
-    """Score a discriminator on past fakes of all runs of its seed: round_robin with resume=ID."""
+    """Score discriminators on past fakes of all runs of their seed: round_robin with
+    results_dir=DIR, or one with resume=ID."""
 
 
 def score_round_robin(study, folder) -> str:
     from experiments.run.round_robin import write
 
     return write(study, folder)
+
+
+def _takes_part(record) -> bool:
+    from experiments.run.round_robin import takes_part
+
+    return takes_part(record)
 
 
 STUDY = Study(
@@ -278,6 +285,7 @@ STUDY = Study(
     lambda settings, images: settings["steps"],
     least_classes=1,
     commands={"sample": draw_samples, "record": write_recording, "round_robin": score_round_robin},
+    for_all={"round_robin": _takes_part},
     parse=parse_model,
     models=MODELS,
     widest=widest,

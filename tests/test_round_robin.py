@@ -18,6 +18,7 @@ from experiments.run.nets import load_discriminator
 from experiments.run.stored import stored_runs
 from experiments.show import cures, remembers_live
 from experiments.show.compare import by_learner, difference
+from experiments.show.drawings import draw
 from experiments.show.groups import groups
 from experiments.show.plotting import style
 from forgetting.networks import scale_images
@@ -52,8 +53,7 @@ def round_robin(folder, run_id):
 
 @pytest.fixture(scope="module")
 def scored(folder):
-    for run_id in ("1", "2", "3"):
-        assert round_robin(folder, run_id) == 0
+    assert run("round_robin", "with", f"results_dir={folder}") == 0  # of all that can take part
     return folder
 
 
@@ -89,6 +89,30 @@ def test_the_measure_counts_each_run_alike_and_is_published(scored, tmp_path):
     assert again["gan_probe-quick-uncond+replay-0"]["round_robin_auc"] == pytest.approx(mean)
 
 
+def test_every_gan_of_the_folder_is_asked_and_one_that_cannot_be_leaves_the_others(
+    folder, tmp_path, capsys
+):
+    for name in ("1", "2", "4", "5"):
+        shutil.copytree(folder / name, tmp_path / name)
+    shutil.copytree(folder / "2", tmp_path / "8")  # exported: without weights
+    for checkpoint in (tmp_path / "8").glob("checkpoint-*"):
+        checkpoint.unlink()
+    for fakes in (tmp_path / "2").glob("fakes-*"):
+        fakes.write_bytes(b"")
+    capsys.readouterr()
+    words = ("round_robin", "with", f"results_dir={tmp_path}")
+    assert run(*words) == 1
+    said = capsys.readouterr()
+    assert said.out.count("past generators of") == 1 and "run 1 on " in said.out
+    assert said.err.startswith("error: run 2: ") and said.err.count("\n") == 1
+    shutil.rmtree(tmp_path / "1")
+    shutil.rmtree(tmp_path / "2")
+    assert run(*words) == 1
+    assert (
+        capsys.readouterr().err == f"error: results_dir: no run in {tmp_path} is for round_robin\n"
+    )
+
+
 @pytest.mark.parametrize(
     "run_id,line",
     [
@@ -122,7 +146,7 @@ def test_a_run_under_way_has_no_past_yet(folder, tmp_path, capsys):
     assert err == "error: resume: run 1 is not complete; its past is not over\n"
 
 
-def test_only_runs_that_were_asked_alike_pair(scored, tmp_path):
+def test_only_runs_that_were_asked_alike_pair(scored, tmp_path, capsys):
     for name in ("1", "2"):
         shutil.copytree(scored / name, tmp_path / name)
     rows = pd.read_csv(tmp_path / "2/round_robin.csv")
@@ -131,6 +155,11 @@ def test_only_runs_that_were_asked_alike_pair(scored, tmp_path):
     assert difference(group, "uncond+replay", "uncond", "round_robin_auc") is None
     assert difference(group, "uncond+replay", "uncond", "probe_final").n == 1
     assert difference(group, "uncond", None, "round_robin_auc").n == 1
+    capsys.readouterr()
+    draw([tmp_path], tmp_path / "figures", ["past_fakes"])
+    said = capsys.readouterr().err
+    assert said.startswith("round_robin_auc: asked about fewer arms than others of their seed")
+    assert f"{tmp_path.name}/2 (seed 0" in said and f"{tmp_path.name}/1 " not in said
 
 
 def test_seeds_that_were_asked_about_fewer_arms_are_in_no_mean(scored):

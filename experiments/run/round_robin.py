@@ -11,10 +11,11 @@ import torch
 
 from experiments.run import checkpoints
 from experiments.run.identity import arm_name, as_text, shared
-from experiments.run.packed import Unreadable
+from experiments.run.packed import Folder, Unreadable
 from experiments.run.stored import ROUND_ROBIN, Record, read_record, run_folders
 from forgetting.errors import UserError
 from forgetting.files import table, write_atomically
+from gan.models import ALONE, MODELS
 
 
 def write(study, folder: Path) -> str:
@@ -43,6 +44,18 @@ def write(study, folder: Path) -> str:
         raise UserError("resume: no run of its seed kept past fakes; probe more often")
     write_atomically(folder / ROUND_ROBIN, table(rows))
     return f"run {folder.name} on {len(rows)} past generators of {runs} runs, in {ROUND_ROBIN}"
+
+
+def takes_part(record: Record) -> bool:
+    """Whether `write` has something to ask of a stored run's discriminator."""
+    kind = MODELS[record.identity["model"].split("+")[0]].kind
+    complete = record.status == "COMPLETED" and not record.copy_of and _has_weights(record.folder)
+    return complete and kind not in (ALONE, "class")
+
+
+def _has_weights(run: Folder) -> bool:
+    """Which one in a zip, or exported without them, has not."""
+    return isinstance(run, Path) and bool(checkpoints.stored(run))
 
 
 def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:

@@ -27,6 +27,7 @@ from experiments.run import (
     output,
     process,
     progress,
+    stored_commands,
     twins,
 )
 from experiments.run.beside import commands, run_beside
@@ -40,19 +41,18 @@ from experiments.run.observer import RunFolder, make_results_folder
 from experiments.run.other_observers import Beside
 from experiments.run.resolve import resolve
 from experiments.run.stopping import Interrupted, Stop
-from experiments.run.stored import Record, Unreadable, read_record
+from experiments.run.stored_commands import (
+    LEFT_OPEN,
+    load_checkpoint,
+    refuse_other_settings,
+    require_run,
+)
 from experiments.run.study import Study, require_own_code
 from forgetting import data
-from forgetting.arms import canonical
 from forgetting.errors import UserError
 from forgetting.methods import place_in_users_file
 from forgetting.settings import flat, nested, validate, with_defaults
 
-# Resolved when a run begins, so that they contradict nothing when it is taken up again.
-LEFT_OPEN = (
-    *(("device", "auto"), ("precision", "auto"), ("dataset.name", "auto")),
-    *((key, None) for key in ("dataset.size", "dataset.label", "preset", "method", "model")),
-)
 # Incidental, but a run is gone on with as it was where they are not asked for otherwise.
 KEPT = {"dataset.root", "dataset.memory_mb", "checkpoint_every", "stream.recording", "tensorboard"}
 
@@ -111,8 +111,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     settings = _settings(study, updates, presets, options["UPDATE"])
     if command in study.commands:
         explicit = study.explicit(settings, flat(updates), bool(presets))
-        print(_apply_command(study, settings, explicit, study.commands[command]))
-        return 0
+        return stored_commands.apply(command, study, settings, explicit)
     if command != experiment.default_command:
         experiment.run(command, nested(settings), options=options)
         return 0
@@ -239,16 +238,6 @@ def _settings_of(study: Study, words: Sequence[str]) -> dict[str, Any]:
     return _settings(study, *_read_updates(study, options))
 
 
-def _stored(folder: Path, run_id: str, study: Study) -> Record:
-    try:
-        record = read_record(folder / run_id)
-    except Unreadable as error:
-        raise UserError(f"resume: there is no readable run {folder / run_id}: {error}") from None
-    if record.study.name != study.name:
-        raise UserError(f"resume: {folder / run_id} is a run of another experiment")
-    return record
-
-
 def _settings_to_resume(
     folder: Path, settings: dict, explicit: Mapping[str, Any], study: Study
 ) -> dict:
@@ -256,10 +245,10 @@ def _settings_to_resume(
 
     explicit: the settings that were asked for; the others of `settings` are defaults.
     """
-    record = _stored(folder, settings["resume"], study)
+    record = require_run(folder, settings["resume"], study)
     if record.status == "COMPLETED":
         raise UserError(f"resume: {folder / settings['resume']} is complete already")
-    _refuse_other_settings(settings, explicit, record)
+    refuse_other_settings(settings, explicit, record)
     incidental = study.incidental
     kept = KEPT - explicit.keys()
     stored = with_defaults(record.settings, study.settings)
@@ -278,53 +267,6 @@ def _settings_to_resume(
                 f"is {content}"
             )
     return merged
-
-
-def _refuse_other_settings(settings: dict, explicit, record: Record) -> None:
-    stored, asked = (with_defaults(of, record.study.settings) for of in (record.settings, settings))
-    arm, incidental = record.study.arm, record.study.incidental
-    for of in (stored, asked):  # however it is written, and wherever its files are
-        of[arm] = of[arm] and canonical(of[arm], record.study.models)
-    differing = [
-        f"{key} (stored {stored.get(key)!r}, asked {asked[key]!r})"
-        for key in explicit
-        if key not in incidental
-        and asked[key] != stored.get(key)
-        and (key, asked[key]) not in LEFT_OPEN
-    ]
-    if differing:
-        raise UserError(
-            f"resume: {record.folder} was started with other settings: {', '.join(differing)}"
-        )
-
-
-def _apply_command(study, settings, explicit, command) -> str:
-    """Rebuild the study of run `resume` from its last checkpoint and apply a command to it."""
-    folder, run_id = Path(settings["results_dir"]), settings["resume"]
-    if run_id in (None, "auto"):
-        raise UserError("resume: name the run, as in: with resume=3")
-    record = _stored(folder, run_id, study)
-    where = [key for key in ("device", "precision") if key in explicit]  # may be another one
-    elsewhere = {key: settings[key] for key in ("device", *where)}
-    _refuse_other_settings(settings, explicit.keys() - elsewhere, record)
-    elsewhere |= {k: settings[k] for k in ("dataset.root", "dataset.memory_mb") if k in explicit}
-    stored = with_defaults(record.settings, study.settings)
-    stored, dataset = resolve({**stored, **elsewhere}, study.least_classes)
-    checkpoint = _load_checkpoint(folder / run_id, dataset)
-    device = torch.device(stored["device"])
-    autocast = functools.partial(torch.autocast, device.type, enabled=False)
-    learner = study.build(stored, dataset, device, autocast, fresh=False, to_train=False)
-    learner.load_state_dict(checkpoint["study"])
-    return command(learner, folder / run_id)
-
-
-def _load_checkpoint(run: Path, dataset: data.Dataset) -> dict:
-    checkpoint = checkpoints.load(run)
-    if checkpoint is None:
-        raise UserError(f"resume: {run} has no checkpoint that is whole")
-    if checkpoint["fingerprint"] != dataset.fingerprint:
-        raise UserError(f"resume: the images are not those that {run} began on")
-    return checkpoint
 
 
 # ------------------------------------------------------------------ one run
@@ -365,7 +307,7 @@ def _run_arm(study, job, options, presets, others) -> bool:
                     raise
                 print(f"run {run_id}: {arm.name} is {twins.HELD}")
                 return True
-            checkpoint = _load_checkpoint(folder / run_id, dataset)
+            checkpoint = load_checkpoint(folder / run_id, dataset)
         observers = []
         if not options["--unobserved"]:
             recorder = RunFolder(folder, checkpoint["metrics"] if checkpoint else None)

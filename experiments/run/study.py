@@ -42,6 +42,8 @@ class Study:
     for).
     least_classes: 1 where images without labels (one class folder) will do.
     commands: name -> function(study, folder of the run) -> a line to print, for a stored run.
+    for_all: command -> function(record of a stored run) -> whether it is for that; where no run is
+    named, it goes over all of those.
     facts(settings): what tells the files that settings name, of `identity.FACTS`.
     parse: what an arm's text means; models: what it has to begin with, where there are such.
     """
@@ -57,6 +59,7 @@ class Study:
     parse: Callable[[str], Arm] = parse
     models: Mapping[str, Model] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Any, Path], str]] = field(default_factory=dict)
+    for_all: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     facts: Callable[[Mapping[str, Any]], dict[str, str]] = lambda settings: {}
     presets: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     widest: Callable[[Mapping[str, Any]], int] = lambda settings: settings["width"]

@@ -78,6 +78,13 @@ def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     return {(run.unit, run.seed): run.result[measure] for run in of}
 
 
+def asked_about_fewer(group: Group) -> list[StoredRun]:
+    """The runs whose round robin met fewer arms than another's of their seed did."""
+    met = [(run, run.info[MET]) for run in group.runs if MET in run.info]
+    most = {run.seed: max(len(arms) for of, arms in met if of.seed == run.seed) for run, _ in met}
+    return [run for run, arms in met if len(arms) < most[run.seed]]
+
+
 def difference(group: Group, arm: str, other: str | None, measure: str) -> Interval | None:
     """arm - other, paired by learner; other None: of the arm alone. None where there are none."""
     own = by_learner(group.of_arm(arm), measure)

@@ -16,6 +16,7 @@ from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.run.unfinished import unfinished_runs
 from experiments.show import grids
+from experiments.show.compare import asked_about_fewer
 from experiments.show.forked import each
 from experiments.show.groups import groups
 from experiments.show.memory import twins_of, with_memory
@@ -58,6 +59,7 @@ def draw(
             f"in {' and '.join(OF_GRIDS)} alone, of grids: {len(runs) - len(without_grids)} runs",
             file=sys.stderr,
         )
+    _say_who_was_asked_less(runs)
     under_way = _under_way(folders, runs) if live else []
     out = Path(out)
     written, sections = [], {}
@@ -95,6 +97,16 @@ def draw(
             file=sys.stderr,
         )
     return written
+
+
+def _say_who_was_asked_less(runs: Sequence[StoredRun]) -> None:
+    fewer = [run for group in groups(runs, "gan_probe") for run in asked_about_fewer(group)]
+    if fewer:
+        print(
+            f"round_robin_auc: asked about fewer arms than others of their seed, and beside none "
+            f"of them: {', '.join(map(which, fewer))}; gan_probe.py round_robin asks anew",
+            file=sys.stderr,
+        )
 
 
 def _under_way(folders: Sequence[str | Path], runs: Sequence[StoredRun]) -> list[StoredRun]:
