@@ -1,12 +1,15 @@
 """What is told and drawn of planted nets beside their twins that were not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import with_settings
 from stubs import stub
 
+from experiments.run.stored import stored_runs
 from experiments.show import kept_and_taught
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
@@ -95,6 +98,52 @@ def test_the_figure_draws_curves_plane_and_references_of_the_runs(found):
     bars = mean_interval([np.mean(KEPT[1:]) + 0.01 * unit for unit in (1, 2, 3)])
     ends = plane.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends == pytest.approx([bars.low, bars.high])
+
+
+def test_the_table_holds_the_same_numbers(found):
+    table = kept_and_taught.table(found).set_index(["task", "arm"])
+    assert list(table.index) == [
+        *(("moving", "vanilla"), ("all at once", "vanilla"), ("moving", "rotation")),
+    ]
+    row = table.loc["moving", "rotation"]
+    kept = mean_interval([np.mean(KEPT[1:]) + 0.05 + 0.01 * unit for unit in (1, 2, 3)])
+    assert row["kept"] == f"{kept.mean:+.3f} [{kept.low:+.3f}, {kept.high:+.3f}]"
+    assert row["planted"].startswith(f"{KEPT[0]:+.3f} [") and row["over"] == "3 recordings"
+    # What a unit keeps more moves the step at which half of 0.3 is left.
+    crossed = []
+    for unit in (1, 2, 3):
+        curve = np.array(KEPT) + np.array([0, *[0.05 + 0.01 * unit] * 3])
+        crossed.append(np.interp(-0.15, -curve, STEPS))
+    assert row["half-life"].startswith(f"{np.mean(crossed):.0f} [")
+    assert kept_and_taught.table([run(BARE, 0)]).empty
+
+
+def test_a_gans_discriminator_is_a_panel_and_rows_of_its_own(gan_runs):
+    live = next(of for of in stored_runs(gan_runs) if of.arm == "uncond")
+    runs = [
+        with_settings(
+            replace(live, folder=Path(f"{seed}{updates}"), seed=seed, metrics=live.metrics | curve),
+            plant_updates=updates, seed=seed,
+        )
+        for seed in (0, 1)
+        for updates, values in ((50, PLANTED), (0, BARE))
+        for curve in [{"probe/final_layer": (STEPS, np.add(values, seed / 100))}]
+    ]  # fmt: skip
+    style()
+    found = with_kept(runs)
+    (group,) = kept_and_taught.with_planted(groups(found, "gan_probe"))
+    curves, plane = kept_and_taught.planted([group]).axes
+    assert curves.get_xlabel() == "updates of the generator"
+    assert np.allclose(curves.lines[0].get_ydata(), np.add(PLANTED, 0.005))
+    assert plane.containers[0].lines[0].get_xdata() == pytest.approx(np.mean(KEPT[1:]))
+    plt.close("all")
+    (row,) = kept_and_taught.table(found).to_dict("records")
+    assert (row["task"], row["arm"], row["over"]) == ("with its generator", "uncond", "2 seeds")
+    # Where its twin is in no group, what the planted run says of the untrained net is drawn.
+    alone = [
+        replace(of, result=of.result | {"probe_final_layer_untrained": 0.31}) for of in runs[::2]
+    ]
+    assert references(alone, "probe/final_layer")["untrained"] == pytest.approx(0.31)
 
 
 def test_other_lengths_of_planting_and_of_a_gradual_switch_are_other_figures(found):

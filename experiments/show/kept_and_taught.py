@@ -1,20 +1,30 @@
-"""The figure `planted`: what nets keep of planted knowledge, and what training teaches them."""
+"""The figure `planted`, and its table: what nets keep of planted knowledge, and what training
+teaches them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import by_learner
-from experiments.show.groups import Group
+from experiments.show.groups import Group, groups
 from experiments.show.intervals import by_unit, mean_interval
+from experiments.show.planted import planted as beside_twins
 from experiments.show.plotting import draw_curve, rows
 from experiments.show.references import SUPERVISED, draw_references
-from forgetting.measures import FINAL_LAYER, KEPT, TAUGHT
+from experiments.show.texts import frame, shown, units, where, whole
+from forgetting.measures import FINAL_LAYER, HALF_LIFE, KEPT, TAUGHT
 
-STREAMS = {"abrupt": "moving", "gradual": "moving gradually", "none": "all at once"}
+LIVE = "live"
+STREAMS = {
+    "abrupt": "moving",
+    "gradual": "moving gradually",
+    "none": "all at once",
+    LIVE: "with its generator",
+}
 TOLD = ("plant_updates", "stream.blend")
 DIFFER = (*TOLD, "stream.switch")
 
@@ -28,14 +38,14 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
         rest = {k: v for k, v in group.readable_settings().items() if k not in DIFFER}
         alike.setdefault(as_text(rest), []).append(group)
     result = []
-    for groups, told in _told_apart(alike.values()):
-        runs = {run.folder: run for group in groups for run in group.runs}
+    for those, told in _told_apart(alike.values()):
+        runs = {run.folder: run for group in those for run in group.runs}
         probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
         # Of an arm that was never planted there is nothing to be kept.
         arms = {run.arm for run in probed if KEPT.name in run.result}
         probed = [run for run in probed if run.arm in arms | {SUPERVISED}]
         if arms:
-            differs = [part for part in groups[0].differs.split(", ") if part]
+            differs = [part for part in those[0].differs.split(", ") if part]
             left = [part for part in differs if not part.startswith(DIFFER)]
             result.append(Group(probed, ", ".join([*left, *told])))
     return result
@@ -44,15 +54,15 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
 def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group], list[str]]]:
     """The groups by the updates of their planting and by how long a gradual switch takes, each with
     the bare ones and those whose task moves otherwise; and in words what tells them."""
-    for groups in alike:
-        told = [tuple(g.readable_settings().get(key) for key in TOLD) for g in groups]
+    for those in alike:
+        told = [tuple(g.readable_settings().get(key) for key in TOLD) for g in those]
         planted = sorted({updates for updates, _ in told if updates})
         for updates in planted:
             blends = sorted({blend for of, blend in told if of == updates and blend is not None})
             for chosen in blends or [None]:
                 some = [
                     group
-                    for group, (of, blend) in zip(groups, told, strict=True)
+                    for group, (of, blend) in zip(those, told, strict=True)
                     if of in (None, 0, updates) and blend in (None, chosen)
                 ]
                 words = [f"plant_updates={updates}"] if len(planted) > 1 else []
@@ -73,11 +83,11 @@ def planted(found: Sequence[Group]) -> Figure:
         axes[0].set_ylabel("linear probe of the final layer,\ntest accuracy")
         _draw_plane(axes[-1], group, switches)
 
-    return rows(found, "planted, sequential tasks", 2.9, draw, "mean over seeds, 95 % t band")
+    return rows(found, "planted", 2.9, draw, "mean over seeds, 95 % t band")
 
 
 def _switch(run: StoredRun) -> str:
-    return run.identity["stream.switch"]
+    return run.identity.get("stream.switch", LIVE)
 
 
 def _draw_curves(axis, group: Group, switch: str) -> None:
@@ -89,7 +99,7 @@ def _draw_curves(axis, group: Group, switch: str) -> None:
                 line = {"color": colour_of(arm), "linestyle": style, "linewidth": 1}
                 draw_curve(axis, runs, FINAL_LAYER, **line)
     draw_references(axis, group.runs, FINAL_LAYER)
-    axis.set_xlabel("iterations")
+    axis.set_xlabel("updates of the generator" if switch == LIVE else "iterations")
     axis.locator_params(axis="x", nbins=4)
 
 
@@ -114,7 +124,7 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
                 yerr=y.error,
                 fmt="o",
                 color=colour,
-                markerfacecolor=colour if switch == "abrupt" else "white",
+                markerfacecolor=colour if switch in ("abrupt", LIVE) else "white",
                 markersize=4,
                 linewidth=0.8,
                 label=label,
@@ -126,3 +136,45 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     axis.locator_params(axis="x", nbins=3)
     axis.set_title("filled: moving; open: not", fontsize="small")
     axis.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def table(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """By arm and by how its task moves: what was planted, what is kept of it and how long, and what
+    training taught the twins that were not planted."""
+    rows = []
+    for study in ("sequential_tasks", "gan_probe"):
+        for group in with_planted(groups(runs, study)):
+            for arm in arms_of(group):
+                for switch, task in STREAMS.items():
+                    some = [run for run in group.of_arm(arm) if _switch(run) == switch]
+                    if cells := _cells(some):
+                        rows.append(where(group) | {"task": task, "arm": arm} | cells)
+    columns = [
+        "data",
+        "preset",
+        "settings",
+        "task",
+        "arm",
+        "planted",
+        "kept",
+        "half-life",
+        "taught",
+    ]
+    return frame(rows, [*columns, "over"])
+
+
+def _cells(of_arm: Sequence[StoredRun]) -> dict[str, str]:
+    """The row of an arm; none where nothing was planted beside a twin."""
+    pairs = beside_twins(of_arm)
+    if not pairs:
+        return {}
+    start = {(of.run.unit, of.run.seed): float(of.kept[0]) for of in pairs}
+    found = {"planted": start}
+    for name, measure in (("kept", KEPT), ("half-life", HALF_LIFE), ("taught", TAUGHT)):
+        found[name] = by_learner([of.run for of in pairs], measure.name)
+    cells = {}
+    for name, learners in found.items():
+        if learners:
+            interval = mean_interval(by_unit(learners))
+            cells[name] = whole(interval) if name == "half-life" else shown(interval, "+")
+    return cells | {"over": units(len(by_unit(start)), pairs[0].run)}

@@ -177,7 +177,7 @@ FIGURES = {
         live=True,
     ),
     "planted": Drawing(
-        SEQUENTIAL,
+        SEQUENTIAL + GAN,
         "Planted knowledge: what is kept, and what is taught beside",
         "Nets began with updates on the images' classes, or not. A linear probe of the vector that "
         "the heads read says what is left of it (full lines) and what training alone gives "

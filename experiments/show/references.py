@@ -8,6 +8,7 @@ from experiments.run.stored import StoredRun
 from experiments.show.plotting import completed
 from forgetting.measures import FINAL_LAYER
 
+UNTRAINED = "probe_final_layer_untrained"  # in a planted run's result
 SUPERVISED = "supervised"  # the arm that learns the labels
 
 
@@ -16,8 +17,11 @@ def references(runs: Sequence[StoredRun], metric: str) -> dict[str, float]:
     the labels as long, and of the pixels themselves."""
     runs = [run for run in completed(runs) if metric in run.metrics]
     bare = [run for run in runs if not run.config.get("plant_updates")]
+    untrained = [run.metrics[metric][1][0] for run in bare]
+    if metric == FINAL_LAYER and not bare:
+        untrained = [run.result[UNTRAINED] for run in runs if UNTRAINED in run.result]
     found = {
-        "untrained": [run.metrics[metric][1][0] for run in bare],
+        "untrained": untrained,
         SUPERVISED: [run.metrics[metric][1][-1] for run in bare if run.arm == SUPERVISED],
     }
     if metric == FINAL_LAYER:

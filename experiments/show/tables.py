@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from experiments.run.stored import StoredRun
+from experiments.show import kept_and_taught
 from experiments.show.compare import distance_metrics
 from experiments.show.gan import with_past_fakes
 from experiments.show.groups import groups
+from experiments.show.kept_and_taught import with_planted
 from experiments.show.memory import that_tell
 from experiments.show.own_tables import claims, differences, measures, memory, of_past_fakes
 from experiments.show.paper_tables import of_table2, table1, table2, table3
@@ -82,6 +84,21 @@ TABLES = {
         UNCORRECTED + "Not corrected for looking at several measures.",
         _of("sequential_tasks"),
         measures,
+    ),
+    "kept_and_taught": Table(
+        "python experiments/sweep.py planted --preset cpu",
+        "Planted knowledge: kept and taught",
+        "The final layer's linear probe, test accuracy. Planted: of the planted net minus the bare "
+        "one, before either trains. Kept: the same while they train, mean over the run; half-life: "
+        "the updates until half of it is left, the whole run where more is. Taught: of the twin "
+        "that was not planted, minus the untrained net. " + UNCORRECTED,
+        lambda runs: [
+            run
+            for study in ("sequential_tasks", "gan_probe")
+            for group in with_planted(groups(runs, study))
+            for run in group.runs
+        ],
+        kept_and_taught.table,
     ),
     "memory": Table(
         "python experiments/sweep.py opponents --preset cpu",

@@ -22,6 +22,13 @@ def shown(interval: Interval, sign: str = "") -> str:
     return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
+def whole(interval: Interval) -> str:
+    """Of updates: "431 [380, 482]"."""
+    if interval.n < 2:
+        return f"{interval.mean:.0f}"
+    return f"{interval.mean:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
+
+
 def shown_difference(difference: Interval | None) -> str:
     """ "+0.041 [+0.033, +0.050]", "undecided" behind it where it contains zero; "" for None."""
     if difference is None:
