@@ -108,3 +108,7 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     expected = {(i, i): curves[i][peaks[1 - i]] - curves[i][-1] for i in (0, 1)}
     assert by_learner(runs, "probe_fall") == pytest.approx(expected)
     assert by_learner(runs[:1], "probe_fall") == {}
+    final = [run.metrics["probe/final_layer"][1] for run in runs]
+    peaks = [curve[1:].argmax() + 1 for curve in final]
+    expected = {(i, i): final[i][peaks[1 - i]] - final[i][-1] for i in (0, 1)}
+    assert by_learner(runs, "final_layer_fall") == pytest.approx(expected)

@@ -17,7 +17,7 @@ from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import Interval, Learners, by_unit, mean_interval, paired_interval
 from experiments.sweeps.kept import claims
-from forgetting.measures import PROBE_FALL, ROUND_ROBIN_AUC, Measure, is_distance, known
+from forgetting.measures import FALLS, ROUND_ROBIN_AUC, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
 NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
@@ -62,11 +62,11 @@ def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     at random: the seed, or the recording whose opponents were met. Of a round robin those runs
     alone that were asked about the same arms as most, whose names stand with the seed: the others'
     mean is of something else."""
-    if measure == PROBE_FALL.name:
-        runs = with_metric(runs, PROBE_FALL.needs)
+    for of_arm in (fall for fall in FALLS if fall.name == measure):
+        runs = with_metric(runs, of_arm.needs)
         if len(runs) < 2:
             return {}
-        falls = PROBE_FALL.of(np.stack([run.metrics[PROBE_FALL.needs][1] for run in runs]))
+        falls = of_arm.of(np.stack([run.metrics[of_arm.needs][1] for run in runs]))
         return {(run.unit, run.seed): float(f) for run, f in zip(runs, falls, strict=True)}
     of = [run for run in runs if measure in run.result]
     if measure == ROUND_ROBIN_AUC:

@@ -17,7 +17,7 @@ from experiments.show.compare import difference, distance_metrics, with_metric
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.texts import frame, shown, shown_difference, where
-from forgetting.measures import FINAL_LAYER, PROBE_FALL
+from forgetting.measures import FALLS, FINAL_LAYER
 
 STUDY = "gan_probe"
 REPORTED = Path(__file__).with_name("reported.csv")
@@ -152,7 +152,9 @@ def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
                 continue
             seen.add((data, model))
             blocks = sorted(m for m in of_arm[0].metrics if m.startswith("probe/block_"))
-            fall = shown_difference(difference(group, model, None, PROBE_FALL.name))
+            falls = {
+                of.needs: shown_difference(difference(group, model, None, of.name)) for of in FALLS
+            }
             final = [FINAL_LAYER] if any(FINAL_LAYER in run.metrics for run in of_arm) else []
             for metric in [*blocks, "probe/best", *final]:
                 best = metric == "probe/best"
@@ -170,7 +172,7 @@ def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
                         "accuracy, paper": reported("table3").get((data, model), "")
                         if best
                         else "",
-                        PEAK_MINUS_END: fall if best else "",
+                        PEAK_MINUS_END: falls.get(metric, ""),
                     }
                 )
     for (data, model), value in reported("table3").items():

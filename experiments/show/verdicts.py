@@ -20,7 +20,7 @@ from experiments.show.groups import Group, shared_of
 from experiments.show.intervals import Interval, by_unit, holm, mean_interval
 from experiments.sweeps.claims import EQUIVALENT, Claim, shipped
 from experiments.sweeps.kept import claims
-from forgetting.measures import PROBE_FALL, Measure
+from forgetting.measures import FALLS, Measure
 
 # They follow from the images or the machine.
 NO_DEPARTURE = ("device", "precision", "dataset.", "stream.recording")
@@ -144,7 +144,7 @@ def _places(found: Sequence[Group], claim: Claim) -> Iterator[list[Group]]:
 
 
 def _looked_at(claim: Claim, groups: Sequence[Group]) -> Iterator[Judged]:
-    measures = [*measures_of(run for group in groups for run in group.runs), PROBE_FALL]
+    measures = [*measures_of(run for group in groups for run in group.runs), *FALLS]
     for measure in measures:
         if claim.measure not in (measure.name, measure.subject):
             continue

@@ -25,7 +25,7 @@ from forgetting.measures.base import (
     Metrics,
 )
 from forgetting.measures.final_layer import FINAL_LAYER, HALF_LIFE, KEPT, TAUGHT
-from forgetting.measures.gan import BEST_BLOCK, PROBE_FALL, ROUND_ROBIN_AUC, is_distance
+from forgetting.measures.gan import BEST_BLOCK, FALLS, ROUND_ROBIN_AUC, is_distance
 from forgetting.measures.opponents import MEMORY, SAVINGS, SHARE
 from forgetting.measures.tasks import mean_over_iterations
 from forgetting.measures.transfer import (
@@ -37,12 +37,11 @@ from forgetting.measures.transfer import (
 )
 
 __all__ = [
-    "BEST_BLOCK", "DISTANCE", "FINAL_LAYER", "HALF_LIFE", "KEPT", "LAYER", "MEMORY", "OPPONENTS",
-    "PAST_FAKES", "PROBE", "PROBE_FALL", "QUALITY", "REMEMBERED", "ROUND_ROBIN_AUC", "SAVINGS",
+    "BEST_BLOCK", "DISTANCE", "FALLS", "FINAL_LAYER", "HALF_LIFE", "KEPT", "LAYER", "MEMORY",
+    "OPPONENTS", "PAST_FAKES", "PROBE", "QUALITY", "REMEMBERED", "ROUND_ROBIN_AUC", "SAVINGS",
     "SHARE", "TASKS", "TASK_PROBE", "TAUGHT", "TRANSFER", "Logged", "Measure", "accuracy_matrix",
     "average_accuracy", "backward_transfer", "forgetting", "forward_transfer", "is_distance",
-    "is_name", "known", "mean_over_iterations", "meets_fakes", "names", "of_run",
-    "read_anew",
+    "is_name", "known", "mean_over_iterations", "meets_fakes", "names", "of_run", "read_anew",
 ]  # fmt: skip
 
 
@@ -67,7 +66,7 @@ def names() -> list[str]:
     """What a run's measures may be called, and the subjects that tables show them by. Of those of a
     cycle the first; of distances that of Inception."""
     found = [*tasks.MEASURES, *final_layer.MEASURES, *gan.MEASURES, *opponents.MEASURES]
-    found += [PROBE_FALL, KEPT, HALF_LIFE, transfer.representation(0)]
+    found += [*FALLS, KEPT, HALF_LIFE, transfer.representation(0)]
     found += [m for kind in ("accuracy", "auc") for m in transfer.of_cycle(0, kind)]
     found += [m for metric in ("fid", "kid", "inception_score") for m in gan.quality(metric)]
     return list(dict.fromkeys([m.name for m in found] + [m.subject for m in found]))

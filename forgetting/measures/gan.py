@@ -6,6 +6,7 @@ import numpy as np
 
 from forgetting.measures.base import (
     DISTANCE,
+    LAYER,
     PAST_FAKES,
     PROBE,
     QUALITY,
@@ -13,6 +14,7 @@ from forgetting.measures.base import (
     Measure,
     measure,
 )
+from forgetting.measures.final_layer import FINAL_LAYER
 
 MEASURES: list[Measure] = []
 
@@ -52,10 +54,13 @@ def falls_from_peak(curves: np.ndarray) -> np.ndarray:
 
 
 # Of an arm's runs together: of takes their curves (n, K) of the metric, and gives (n,).
-PROBE_FALL = Measure(
-    *("probe_fall", "linear probe, fall from its peak", "lower", PROBE, BEST_BLOCK),
-    falls_from_peak,
-)
+FALLS = [
+    Measure(name, words, "lower", subject, metric, falls_from_peak)
+    for name, words, subject, metric in (
+        ("probe_fall", "linear probe, fall from its peak", PROBE, BEST_BLOCK),
+        ("final_layer_fall", "final layer's probe, fall from its peak", LAYER, FINAL_LAYER),
+    )
+]
 
 
 def is_distance(metric: str) -> bool:
