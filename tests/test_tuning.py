@@ -114,7 +114,7 @@ def test_tuning_has_every_method_its_default_among_its_values_and_one_recording_
                 default.default * 10**k for k in ((-2, -1, 0) if name == "ewc" else (-1, 0, 1))
             ]
             assert sorted(tried) == pytest.approx(decades), name
-    text = (PROJECT / "docs/claims.md").read_text()
+    text = (PROJECT / "docs/searches.md").read_text()
     written = text[text.index("| values to be tried |") :].partition("\n\n")[0]
     methods = {run["method"] for run in runs} - {"vanilla"}
     assert all(f"`{method}`" in text for method in methods)
