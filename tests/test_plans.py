@@ -91,6 +91,8 @@ def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_pat
         ("planted_as_gan", 35),
         ("planted_one_vs_all", 15),
         ("live_gan_controls", 24),
+        ("live_gan", 39),
+        ("live_gan_others", 12),
     ],
 )
 def test_plans_ask_for_what_there_is(plan, runs):

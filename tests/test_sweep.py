@@ -32,7 +32,7 @@ study = "sequential_tasks"
 seed = [0, 1]
 [settings]
 method = "rotation"
-iterations_per_task = 80
+iterations_per_task = 40
 cycles = 1
 width = 4
 probe_images = 60
@@ -74,7 +74,7 @@ def test_a_plan_is_brought_to_its_end_and_what_fails_is_listed(tmp_path):
 
 def test_without_keep_going_a_failure_stops_the_others(tmp_path):
     plan = LONG_PLAN.replace("seed = [0, 1]", "seed = [0, 1]\nlr = [1e30, 1e-3]")
-    (tmp_path / "plan.toml").write_text(plan.replace("= 80", "= 4000"))
+    (tmp_path / "plan.toml").write_text(plan.replace("= 40", "= 4000"))
     done = swept("plan.toml", "--no-keep-going", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("failed: ") == 1, done.stderr
     assert "0 runs brought to their end" in done.stdout
