@@ -92,7 +92,7 @@ def test_a_plans_words_mean_on_a_command_line_what_they_mean_in_the_plan(tmp_pat
         ("planted_one_vs_all", 15),
         ("live_gan_controls", 24),
         ("live_gan", 39),
-        ("live_gan_others", 12),
+        ("live_gan_others", 18),
     ],
 )
 def test_plans_ask_for_what_there_is(plan, runs):
