@@ -106,10 +106,10 @@ def test_the_readme_has_every_claim_that_is_corrected(frames):
 @pytest.mark.parametrize(
     "page,words,table,row,column",
     [
-        ("README.md", "of {} in its turn,", "memory", AT_HAND, "AUC, met"),
-        ("README.md", "and of {} at the end:", "memory", OF_VANILLA, "AUC, met"),
-        ("README.md", "never met them by {}.", "memory", OF_VANILLA, "memory"),
-        ("README.md", "optimiser it adds {} (five", "differences", AS_GAN, "difference"),
+        ("README.md", "(AUC): {} in its turn", "memory", AT_HAND, "AUC, met"),
+        ("README.md", "and {} at the end,", "memory", OF_VANILLA, "AUC, met"),
+        ("README.md", "at the end, {} above the same training", "memory", OF_VANILLA, "memory"),
+        ("README.md", "learning rate it adds {} (five", "differences", AS_GAN, "difference"),
         (
             "README.md",
             "The rotation loss adds {},",
@@ -119,7 +119,7 @@ def test_the_readme_has_every_claim_that_is_corrected(frames):
         ),
         (
             "README.md",
-            "replay of 1,000 old fakes {} (ten recordings, a seed each)",
+            "replay of 1,000 old fakes {} (ten recordings)",
             "differences",
             more_of("replay"),
             "difference",
