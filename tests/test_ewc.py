@@ -59,6 +59,14 @@ def test_fisher_is_the_mean_of_squared_gradients_image_by_image(digits, study, s
     torch.testing.assert_close(ewc.fisher, 1.5 * first)  # decayed by a half, and added anew
 
 
+def test_the_anchor_is_where_the_task_left_the_weights(digits):
+    of_study = make(sequential, digits, "ewc")
+    steps(of_study, 4)  # a boundary is behind the last of them
+    anchor = of_study.learner.methods["ewc"].anchor
+    left = torch.cat([w.flatten() for w in acting_weights(of_study.net).values()])
+    assert torch.equal(anchor, left)
+
+
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_the_penalty_by_hand(digits, spectral_norm):
     own = {"ewc.weight": 3.0}

@@ -94,3 +94,4 @@ def test_published_runs_hold_no_paths_host_or_weights(sequential_runs, tmp_path)
         assert path.suffix in ("", ".json", ".txt", ".csv"), path
         text += path.read_text() if path.is_file() else ""
     assert str(sequential_runs) not in text and str(PROJECT) not in text and "hostname" not in text
+    assert "stored in" not in text  # as cout.txt says, by a path that may be relative

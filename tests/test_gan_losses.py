@@ -176,6 +176,17 @@ def test_the_rotation_loss_is_of_the_last_quarter_in_four_rotations(digits):
     assert got.item() == pytest.approx(F.cross_entropy(logits, rotation_labels(4)).item(), rel=1e-5)
 
 
+def test_alpha_goes_down_for_the_generator_and_beta_stays_the_discriminators(digits):
+    learner = study(digits, alpha=0.2, alpha_end=0.0, beta=1.0, steps=5).learner
+
+    def weights(player):
+        drawn = (learner.draw(player, 16, step)["rotation"] for step in range(5))
+        return [float(of["weight"]) for of in drawn]
+
+    assert weights("generator") == pytest.approx([0.2, 0.15, 0.1, 0.05, 0.0])
+    assert weights("discriminator") == [1.0] * 5
+
+
 def test_alpha_and_beta_weigh_the_rotation_losses(digits):
     def weights(net):
         return torch.cat([p.detach().flatten() for p in net.parameters()])

@@ -50,6 +50,27 @@ def test_modulated_batch_norm_with_constant_modulation_is_plain(modulation, clas
         torch.testing.assert_close(modulated(x, z, labels), plain(x, z, labels))
 
 
+def test_batch_norm_by_class_scales_and_shifts_by_each_images_class():
+    torch.manual_seed(0)
+    norm, plain = BatchNorm(4, "class", 3), BatchNorm(4, "plain", None)
+    x, labels = torch.randn(6, 4, 5, 5), torch.arange(6) % 3
+    nn.init.normal_(norm.scale.weight)
+    nn.init.normal_(norm.shift.weight)
+    scale, shift = (of.weight[labels][:, :, None, None] for of in (norm.scale, norm.shift))
+    expected = plain(x, None, None) * scale + shift
+    torch.testing.assert_close(norm(x, torch.randn(6, LATENT), labels), expected)
+
+
+def test_a_conditional_discriminator_adds_its_classs_projection():
+    """Miyato & Koyama 2018, arXiv 1802.05637, equation 3."""
+    torch.manual_seed(0)
+    net = Discriminator(8, 4, False, 3)
+    features, labels = torch.randn(3, 4), torch.tensor([0, 2, 1])
+    projected = (net.projection.weight[labels] * features).sum(1)
+    expected = net.adversarial(features)[:, 0] + projected
+    torch.testing.assert_close(net.logits(features, labels), expected)
+
+
 @pytest.mark.parametrize("modulation", ["plain", "class", "latent"])
 def test_no_batch_norm_widens_maps_of_bf16(modulation):
     torch.manual_seed(0)

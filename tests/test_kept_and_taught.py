@@ -54,7 +54,11 @@ def test_where_nothing_is_lost_or_nothing_was_planted():
 
 
 @pytest.mark.parametrize(
-    "other", [{"unit": 2}, {"method": "rotation"}, {"stream_switch": "none"}, {"width": 64}]
+    "other",
+    [
+        *({"unit": 2}, {"unit": 2, "seed": 1}, {"seed": 2}, {"method": "rotation"}),
+        *({"stream_switch": "none"}, {"width": 64}),
+    ],
 )
 def test_a_twin_differs_in_planting_alone(other):
     assert planted([run(PLANTED, 50), run(BARE, 0, **other)]) == []

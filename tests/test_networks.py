@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,15 @@ def test_convolution_and_pooling_in_one_equals_one_after_the_other():
     x = torch.randn(2, 6, 8, 8, dtype=torch.float64, requires_grad=True)
     plain, fast = F.avg_pool2d(conv(x), 2), conv_then_average_pool(x, conv)
     same_with_gradients(fast, plain, [x, conv.weight, conv.bias])
+
+
+def test_a_block_begins_as_the_authors_of_sngan_have_it():
+    torch.manual_seed(0)
+    block = ResidualBlock(64, 64, downsample=True, first=False)
+    of_3x3 = math.sqrt(2) * math.sqrt(6 / (2 * 9 * 64))  # Xavier, gain sqrt(2)
+    assert block.conv1.weight.abs().max().item() == pytest.approx(of_3x3, rel=0.01)
+    of_1x1 = math.sqrt(6 / (2 * 64))
+    assert block.shortcut.weight.abs().max().item() == pytest.approx(of_1x1, rel=0.01)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import PROJECT
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -111,3 +112,8 @@ def test_c_is_the_best_of_the_grid_by_held_out_training_images():
     grid = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     chosen = choose_c(x, y, grid)
     assert score(chosen) == max(map(score, grid)) and chosen > 1e-5
+
+
+def test_the_final_layers_probe_has_the_strength_that_is_told():
+    text = " ".join((PROJECT / "docs/searches.md").read_text().split())
+    assert f"C is {probes.FINAL_LAYER_C:g} for every probe of the final layer" in text

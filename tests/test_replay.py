@@ -89,6 +89,15 @@ def test_half_of_a_discriminators_fakes_are_old_ones(digits):
     assert all(len(batch.images) == 16 for batch in old_rows(of_study, 1)[2:])  # the generator's
 
 
+def test_fresh_fakes_have_the_class_they_were_asked_for(digits):
+    of_gan = gan(digits, model="cond").gan
+    drawn = of_gan._draw_update("discriminator")
+    batch = of_gan.discriminator_batch(drawn)
+    asked = torch.cat([digits.train_labels[drawn["rows"]], drawn["labels"]])
+    assert torch.equal(batch.labels, asked)
+    assert not torch.equal(batch.labels[:16], batch.labels[16:])
+
+
 def test_old_fakes_keep_their_class(digits):
     of_study = make(gan, digits, model="cond+replay")
     batches = old_rows(of_study, 4)
