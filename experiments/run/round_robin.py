@@ -48,9 +48,9 @@ def write(study, folder: Path) -> str:
 
 def takes_part(record: Record) -> bool:
     """Whether `write` has something to ask of a stored run's discriminator."""
-    kind = MODELS[record.identity["model"].split("+")[0]].kind
+    model = MODELS.get(record.identity["model"].split("+")[0])  # None: of another version
     complete = record.status == "COMPLETED" and not record.copy_of and _has_weights(record.folder)
-    return complete and kind not in (ALONE, "class")
+    return complete and model is not None and model.kind not in (ALONE, "class")
 
 
 def _has_weights(run: Folder) -> bool:

@@ -62,7 +62,8 @@ def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
     at random: the seed, or the recording whose opponents were met. Of a round robin those runs
     alone that were asked about the same arms as most, whose names stand with the seed: the others'
     mean is of something else."""
-    for of_arm in (fall for fall in FALLS if fall.name == measure):
+    of_arm = next((fall for fall in FALLS if fall.name == measure), None)
+    if of_arm:
         runs = with_metric(runs, of_arm.needs)
         if len(runs) < 2:
             return {}

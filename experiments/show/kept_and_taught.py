@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun
+from experiments.run.study import studies
 from experiments.show.arms import arms_of, colour_of, wrapped
 from experiments.show.compare import by_learner
 from experiments.show.groups import Group, groups
@@ -15,7 +16,7 @@ from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.planted import planted as beside_twins
 from experiments.show.plotting import draw_curve, rows
 from experiments.show.references import SUPERVISED, draw_references
-from experiments.show.texts import frame, shown, units, where, whole
+from experiments.show.texts import frame, shown, units, where
 from forgetting.measures import FINAL_LAYER, HALF_LIFE, KEPT, TAUGHT
 
 LIVE = "live"
@@ -138,17 +139,21 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     axis.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
+def planted_of(runs: Sequence[StoredRun]) -> list[Group]:
+    """The groups of `with_planted`, of every study."""
+    return [group for study in studies() for group in with_planted(groups(runs, study))]
+
+
 def table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """By arm and by how its task moves: what was planted, what is kept of it and how long, and what
     training taught the twins that were not planted."""
     rows = []
-    for study in ("sequential_tasks", "gan_probe"):
-        for group in with_planted(groups(runs, study)):
-            for arm in arms_of(group):
-                for switch, task in STREAMS.items():
-                    some = [run for run in group.of_arm(arm) if _switch(run) == switch]
-                    if cells := _cells(some):
-                        rows.append(where(group) | {"task": task, "arm": arm} | cells)
+    for group in planted_of(runs):
+        for arm in arms_of(group):
+            for switch, task in STREAMS.items():
+                some = [run for run in group.of_arm(arm) if _switch(run) == switch]
+                if cells := _cells(some):
+                    rows.append(where(group) | {"task": task, "arm": arm} | cells)
     columns = [
         "data",
         "preset",
@@ -176,5 +181,6 @@ def _cells(of_arm: Sequence[StoredRun]) -> dict[str, str]:
     for name, learners in found.items():
         if learners:
             interval = mean_interval(by_unit(learners))
-            cells[name] = whole(interval) if name == "half-life" else shown(interval, "+")
+            of_updates = name == "half-life"
+            cells[name] = shown(interval, digits=0) if of_updates else shown(interval, "+")
     return cells | {"over": units(len(by_unit(start)), pairs[0].run)}

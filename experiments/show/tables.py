@@ -14,7 +14,6 @@ from experiments.show import kept_and_taught
 from experiments.show.compare import distance_metrics
 from experiments.show.gan import with_past_fakes
 from experiments.show.groups import groups
-from experiments.show.kept_and_taught import with_planted
 from experiments.show.memory import that_tell
 from experiments.show.own_tables import claims, differences, measures, memory, of_past_fakes
 from experiments.show.paper_tables import of_table2, table1, table2, table3
@@ -92,12 +91,7 @@ TABLES = {
         "one, before either trains. Kept: the same while they train, mean over the run; half-life: "
         "the updates until half of it is left, the whole run where more is. Taught: of the twin "
         "that was not planted, minus the untrained net. " + UNCORRECTED,
-        lambda runs: [
-            run
-            for study in ("sequential_tasks", "gan_probe")
-            for group in with_planted(groups(runs, study))
-            for run in group.runs
-        ],
+        lambda runs: [run for group in kept_and_taught.planted_of(runs) for run in group.runs],
         kept_and_taught.table,
     ),
     "memory": Table(

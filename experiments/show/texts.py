@@ -15,18 +15,12 @@ UNCORRECTED = (
 )
 
 
-def shown(interval: Interval, sign: str = "") -> str:
+def shown(interval: Interval, sign: str = "", digits: int = 3) -> str:
     """ "0.805 [0.797, 0.812]"; the mean alone for one seed."""
-    if interval.n < 2:
-        return f"{interval.mean:{sign}.3f}"
-    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
-def whole(interval: Interval) -> str:
-    """Of updates: "431 [380, 482]"."""
-    if interval.n < 2:
-        return f"{interval.mean:.0f}"
-    return f"{interval.mean:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
+    mean, low, high = (
+        f"{of:{sign}.{digits}f}" for of in (interval.mean, interval.low, interval.high)
+    )
+    return mean if interval.n < 2 else f"{mean} [{low}, {high}]"
 
 
 def shown_difference(difference: Interval | None) -> str:
