@@ -99,7 +99,7 @@ def test_every_gan_of_the_folder_is_asked_and_one_that_cannot_be_leaves_the_othe
         checkpoint.unlink()
     shutil.copytree(folder / "2", tmp_path / "9")
     config = json.loads((tmp_path / "9/config.json").read_text())
-    of_another_version = json.dumps(config | {"model": "gan_to_come"})
+    of_another_version = json.dumps(config | {"model": "gan_to_come+replay"})
     (tmp_path / "9/config.json").write_text(of_another_version)
     for fakes in (tmp_path / "2").glob("fakes-*"):
         fakes.write_bytes(b"")
