@@ -162,7 +162,6 @@ def learner(study: str, preset: str, device, **settings):
     from experiments.run.process import prepare
     from experiments.run.study import studies
 
-    prepare(device)
     chosen = preset_settings(study, preset) | {
         "dataset.name": "digits",
         "dataset.size": 32,
@@ -170,6 +169,7 @@ def learner(study: str, preset: str, device, **settings):
         "probe_images": 1000,
     }
     chosen, digits = resolve.resolve(chosen | settings, least_classes=2)
+    prepare(device, chosen["precision"])
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=chosen["precision"] == "bf16"
     )

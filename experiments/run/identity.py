@@ -46,14 +46,15 @@ def same(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) 
 def shared(
     study: Study, whole: Mapping[str, Any], info: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The identity less what tells its arm and seed: what runs share that are compared. info: what
-    the run has stored, of users' methods among it."""
+    """The identity less what tells its arm and seed: what runs share that are compared. On which
+    device does not tell them apart: a seed starts and draws the same on each, and precision says
+    in how many bits it computes. info: what the run has stored, of users' methods among it."""
     of_all = {key for key, setting in study.settings.items() if not setting.of_arm}
     of_all -= arms.overrides(whole.get(study.arm), study.models).keys()
     for of_user in (info or {}).get("methods", {}).values():
         of_all -= of_user.get("overrides", {}).keys()
     of_all |= {"study", "images", "extractor"}
-    return {k: v for k, v in whole.items() if k in of_all - {study.arm, "seed"}}
+    return {k: v for k, v in whole.items() if k in of_all - {study.arm, "seed", "device"}}
 
 
 def arm_name(

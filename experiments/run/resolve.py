@@ -26,6 +26,8 @@ def resolve(
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     if settings["device"] == "cuda" and not torch.cuda.is_available():
         raise UserError("device: there is no CUDA device here; use device=cpu or device=auto")
+    if settings["precision"] == "tf32" and settings["device"] == "cpu":
+        raise UserError("precision: tf32 is of a GPU alone; a CPU has fp32 and bf16")
     if settings["precision"] == "auto":
         settings["precision"] = "bf16" if bf16_is_native(settings["device"]) else "fp32"
     if settings["dataset.name"] == "auto":

@@ -98,8 +98,8 @@ COMMON = {
     "device": Setting("auto", choice("auto", "cpu", "cuda"), "auto, cpu or cuda"),
     "precision": Setting(
         "auto",
-        choice("auto", "fp32", "bf16"),
-        "auto, fp32 (a GPU convolves in TF32, PyTorch's default) or bf16",
+        choice("auto", "fp32", "tf32", "bf16"),
+        "auto, fp32, tf32 (of a GPU: faster convolutions, of fewer bits) or bf16",
     ),
     "graphs": Setting(
         "auto",
