@@ -132,9 +132,9 @@ def test_what_a_gpu_left_is_merged_and_a_rehearsals_is_not(tmp_path):
 
 
 def test_the_parts_share_the_minutes():
-    assert gpu.shares(8, [1, 2, 3, 4]) == {0: 60, 1: 60, 2: 150, 3: 120, 4: 90}
+    assert gpu.shares(8, [1, 2, 3, 4]) == {0: 60, 1: 100, 2: 130, 3: 110, 4: 80}
     few = gpu.shares(3, [2, 4])
-    assert sum(few.values()) == pytest.approx(180) and few[2] / few[4] == pytest.approx(150 / 90)
+    assert sum(few.values()) == pytest.approx(180) and few[2] / few[4] == pytest.approx(130 / 80)
 
 
 FAKE_PARTS = """

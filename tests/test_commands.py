@@ -309,6 +309,7 @@ BAD = {
     "adam_betas=[0.9,1]": "adam_betas:",
     "device=tpu": "device: it must be auto, cpu or cuda",
     "precision=int8": "precision:",
+    "precision=tf32 device=cpu": "precision: tf32 is of a GPU alone",
     "dataset.name=imagenet": "dataset.name: it must be auto, digits, cifar10 or image_folder",
     "dataset.size=31": "dataset.size: it must be one of 8, 16, 32",
     "stop_after=soon": "stop_after: it must be a length of time",
@@ -325,7 +326,7 @@ BAD = {
 def test_a_bad_setting_is_one_line(setting, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = [] if "results_dir" in setting else ["results_dir=runs"]
-    code, _, err = in_process(capsys, "with", "quick", *here, setting)
+    code, _, err = in_process(capsys, "with", "quick", *here, *setting.split())
     assert code in (1, 2)
     assert err.startswith("error: ") and err.count("\n") == 1
     assert BAD[setting] in err

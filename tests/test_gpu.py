@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import torch
 from conftest import command
-from test_graphs import Toy
+from test_graphs import Toy, every_arm, narrow
 
 from experiments.benchmarks import learner
 from experiments.run import checkpoints
@@ -138,6 +138,16 @@ def test_training_on_mapped_images_is_the_same_training(study, folder_of_images)
 
 
 @each_study
+def test_fp32_convolves_in_fp32_and_tf32_in_tf32(study):
+    for precision in ("tf32", "bf16", "fp32"):
+        if REHEARSED and precision == "tf32":
+            continue
+        built(study, DEVICE, precision=precision)
+        allowed = torch.backends.cudnn.allow_tf32
+        assert REHEARSED or allowed == (precision != "fp32")
+
+
+@each_study
 def test_bf16_is_fp32_within_its_rounding(study):
     """2 % of each loss of the first five updates, on average: bf16 rounds to 0.4 %."""
     bf16, fp32 = (built(study, DEVICE, precision=precision) for precision in ("bf16", "fp32"))
@@ -246,6 +256,18 @@ def test_a_study_is_the_same_with_and_without_a_graph(study):
     iterate = getattr(with_graph, "gan", with_graph).iterate
     assert REHEARSED or (iterate.failure is None and iterate._graph is not None)
     assert_same(draws(with_graph), draws(without))
+
+
+@every_arm
+def test_every_method_is_captured_and_is_the_same_captured(study, arm):
+    captured, plain = (narrow(study, arm, DEVICE, graphs=graphs) for graphs in ("auto", "off"))
+    for _ in range(WARM_UP + 3):
+        ours, exact = ({k: float(v) for k, v in s.step().items()} for s in (captured, plain))
+        assert ours == pytest.approx(exact, rel=0.02, abs=0.02)
+    iterate = getattr(captured, "gan", captured).iterate
+    can_be = all(method.capturable for method in captured.learner.methods.values())
+    assert REHEARSED or not can_be or (iterate.failure is None and iterate._graph is not None)
+    assert_same(draws(captured), draws(plain))
 
 
 def all_to(drawn):

@@ -8,8 +8,10 @@ from torch import nn
 
 from experiments import benchmarks
 from forgetting.graphs import WARM_UP, GraphedIteration
+from forgetting.methods import PLAIN, available
 from forgetting.networks import normalise_spectrally
 
+OPPONENTS = {"stream.name": "fakes", "stream.recording": "digits"}
 CPU = torch.device("cpu")
 
 
@@ -91,21 +93,34 @@ ARMS = [
     ("gan_probe", {"model": "ssgan", "alpha_end": 0.0, "d_steps": 2}),
     ("gan_probe", {"model": "uncond", "regularizer": "gradient_penalty", "spectral_norm": False}),
     ("sequential_tasks", {"method": "replay+shuffled"}),
-    ("sequential_tasks", {"method": "rotation+ewc", "iterations_per_task": 2}),
-    ("gan_probe", {"model": "uncond+replay+ewc", "boundary_every": 2}),
+    ("sequential_tasks", {"method": "rotation+ewc"}),
+    ("gan_probe", {"model": "uncond+replay+ewc"}),
+    # Each method of the project, past a boundary, in both studies.
+    *(("sequential_tasks", {"method": name, **OPPONENTS}) for name in available()),
+    *(
+        ("gan_probe", {"model": f"uncond+{name}"})
+        for name, method in available().items()
+        if name != PLAIN and not method.uniform
+    ),
 ]
+every_arm = pytest.mark.parametrize(
+    "study, arm", ARMS, ids=lambda x: x if isinstance(x, str) else str(x.get("method", x))
+)
 
 
-@pytest.mark.parametrize("study, arm", ARMS, ids=lambda x: x if isinstance(x, str) else str(x))
-def test_a_study_steps_from_static_buffers_as_it_does_plainly(study, arm):
-    narrow = {"width": 4, "discriminator_width": 4, "generator_width": 4, "batch_size": 8}
-    keys = ["width"] if study == "sequential_tasks" else list(narrow)[1:3]
-    settings = {key: narrow[key] for key in (*keys, "batch_size")} | arm
+def narrow(study: str, arm: dict, device: torch.device, **settings):
+    """A study of few channels whose task moves on with every second update."""
+    settings |= {"batch_size": 8, "dataset.size": 8, **arm}
     if study == "sequential_tasks":
-        settings["rotated_images"] = 2
-    plain, static = (
-        benchmarks.learner(study, "quick", CPU, **settings, **{"dataset.size": 8}) for _ in range(2)
-    )
+        settings |= {"width": 4, "rotated_images": 2, "iterations_per_task": 2}
+    else:
+        settings |= {"discriminator_width": 4, "generator_width": 4, "boundary_every": 2}
+    return benchmarks.learner(study, "quick", device, **settings)
+
+
+@every_arm
+def test_a_study_steps_from_static_buffers_as_it_does_plainly(study, arm):
+    plain, static = (narrow(study, arm, CPU) for _ in range(2))
     stepping = static.gan if study == "gan_probe" else static
     optimisers = static.learner.optimisers.values()
     stepping.iterate = GraphedIteration(stepping._compute, optimisers, CPU)

@@ -3,6 +3,7 @@
 runs_9afe66d holds three runs that commit 9afe66d made and exported.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_what_does_not_change_what_is_computed_is_no_part_of_a_run():
         for loss in ("hinge", "non_saturating")
     )
     assert hinge == other
+
+
+def test_runs_of_a_cpu_and_of_a_gpu_belong_together_and_of_one_seed_on_both_one_counts(tmp_path):
+    for run, (device, seed) in enumerate((("cpu", 1), ("cuda", 1), ("cuda", 2))):
+        shutil.copytree(next(OLD.glob("sequential*")), tmp_path / str(run))
+        config = json.loads((tmp_path / f"{run}/config.json").read_text())
+        config |= {"device": device, "seed": seed}
+        (tmp_path / f"{run}/config.json").write_text(json.dumps(config))
+    (group,) = groups(stored_runs(tmp_path), "sequential_tasks")
+    assert [(run.id, run.config["device"]) for run in group.runs] == [("1", "cuda"), ("2", "cuda")]
+    assert "device" not in group.readable_settings()
 
 
 def test_an_arm_is_named_by_its_own_settings_that_are_not_the_default():

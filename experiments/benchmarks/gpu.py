@@ -26,7 +26,7 @@ from experiments import PROJECT
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
-SHARES = {1: 60, 2: 150, 3: 120, 4: 90}  # seconds of eight minutes
+SHARES = {1: 100, 2: 130, 3: 110, 4: 80}  # seconds of eight minutes
 PARTS = (sys.executable, "-m", "experiments.benchmarks.parts")
 BESIDE = 60  # of the same: to read the images and to write
 LOG_BYTES = 10**6  # of each part's, its end

@@ -318,8 +318,8 @@ def stored_runs(*folders: str | Path) -> list[StoredRun]:
 def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
     """All completed runs in `folders`, one an identity; how many of other statuses.
 
-    Of equal runs the first folder's counts, and there the latest. What cannot be read is named and
-    passed over; runs that are not complete are counted in one line.
+    Of equal runs, on whichever device, the first folder's counts, and there the latest. What cannot
+    be read is named and passed over; runs that are not complete are counted in one line.
     """
     found: dict[str, StoredRun] = {}
     left_out: Counter[str] = Counter()
@@ -336,7 +336,7 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
             except Unreadable as error:
                 print(f"passed over {printable(str(path))}: {error}", file=sys.stderr)
                 continue
-            key = as_text(run.identity)
+            key = as_text({k: v for k, v in run.identity.items() if k != "device"})
             repeated += key in here
             here[key] = run
         found = {**here, **found}
