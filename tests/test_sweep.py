@@ -182,6 +182,12 @@ def test_what_is_there_is_known_by_its_images_and_comes_once_and_in_turn(
     with locks.sole_user(tmp_path / "runs/1"):  # of a complete run nobody's
         done = swept("plan.toml", "--dry-run", cwd=tmp_path)
     assert "4 runs: 4 complete" in done.stdout
+    # Those that a GPU made are there, too, unless a CPU's are asked for.
+    for file in tmp_path.glob("runs/*/config.json"):
+        file.write_text(file.read_text().replace('"cpu"', '"cuda"'))
+    for asked, complete in (([], 4), (["device=cpu"], 0)):
+        done = swept("plan.toml", "--dry-run", *asked, cwd=tmp_path)
+        assert f"4 runs: {complete} complete" in done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -90,9 +90,11 @@ def known(
     """What is stored of the one run that `settings` ask for. Raises UserError for bad ones.
 
     load: `forgetting.data.load`, or what remembers its answers. elsewhere: the run will not be on
-    this machine, which cannot know what an automatic device and precision are there.
+    this machine, which cannot know what an automatic device and precision are there. Where the
+    device is automatic, a complete run of any is the run.
     """
-    was_auto = settings["dataset.name"] == "auto"
+    was_auto, any_device = settings["dataset.name"] == "auto", settings["device"] == "auto"
+    folder = Path(settings["results_dir"])
     asked = {key: settings[key] for key in ("device", "precision")} if elsewhere else {}
     here = {**settings, "device": "cpu"} if elsewhere else dict(settings)
     # Not on a GPU: its memory is for the runs.
@@ -105,7 +107,9 @@ def known(
     files = study.parse(settings[study.arm]).content
     facts = {"images": dataset.fingerprint, "files": files, **study.facts(settings)}
     wanted = identity(study, settings, **facts)
-    record, status = find(Path(settings["results_dir"]), wanted, open_here)
+    record, status = find(folder, wanted, ["device", *open_here] if any_device else open_here)
+    if any_device and status != "COMPLETED":  # only where it began can it be gone on with
+        record, status = find(folder, wanted, open_here)
     done, seconds = 0.0, None
     if status == "COMPLETED":
         done, seconds = 1.0, record.seconds
