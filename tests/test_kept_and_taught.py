@@ -11,11 +11,14 @@ from stubs import stub
 
 from experiments.run.stored import stored_runs
 from experiments.show import kept_and_taught
+from experiments.show.arms import colour_of
+from experiments.show.compare import claimed_pairs
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.planted import planted, with_kept
 from experiments.show.plotting import style
 from experiments.show.references import references
+from forgetting.methods import available
 
 STEPS = np.array([0, 100, 200, 400])
 PLANTED, BARE = [0.6, 0.5, 0.42, 0.4], [0.3, 0.36, 0.38, 0.4]
@@ -64,6 +67,15 @@ def test_a_twin_differs_in_planting_alone(other):
     assert planted([run(PLANTED, 50), run(BARE, 0, **other)]) == []
 
 
+@pytest.mark.parametrize("plants", [50, 0])
+def test_a_twin_may_be_of_another_device(plants):
+    one, twin = pair()
+    of = twin if plants else one
+    other = with_settings(of, device="cuda")
+    (found,) = planted([other, one if plants else twin])
+    assert found.kept == pytest.approx(KEPT)
+
+
 @pytest.fixture
 def found():
     """Two arms and the reference on three recordings, where opponents move and where they stay."""
@@ -102,6 +114,20 @@ def test_the_figure_draws_curves_plane_and_references_of_the_runs(found):
     bars = mean_interval([np.mean(KEPT[1:]) + 0.01 * unit for unit in (1, 2, 3)])
     ends = plane.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends == pytest.approx([bars.low, bars.high])
+
+
+def test_of_more_arms_than_can_be_told_apart_those_of_claims_have_curves(found):
+    many = sorted(available().keys() - {"vanilla", "rotation", "supervised"})
+    runs = [of for name in many for unit in (1, 2, 3) for of in pair(unit, method=name)]
+    (group,) = kept_and_taught.with_planted(groups(with_kept([*found, *runs]), "sequential_tasks"))
+    moving, _, plane = kept_and_taught.planted([group]).axes
+    drawn = {line.get_color() for line in moving.lines if line.get_linestyle() == "--"}
+    claimed = {arm for of in claimed_pairs("sequential_tasks", group.runs) for arm in of}
+    assert {"vanilla", "rotation", "ewc"} <= claimed < set(group.arms()) | claimed
+    assert drawn == {colour_of(arm) for arm in group.arms() if arm in claimed}
+    assert len(drawn) < len(many) and "claims' arms" in moving.get_title("left")
+    assert len(plane.get_legend().get_texts()) == len(many) + 2
+    assert moving.figure.figure.get_figheight() > 2.9 and "claims" not in plane.get_title("left")
 
 
 def test_the_table_holds_the_same_numbers(found):
@@ -143,6 +169,16 @@ def test_a_gans_discriminator_is_a_panel_and_rows_of_its_own(gan_runs):
     plt.close("all")
     (row,) = kept_and_taught.table(found).to_dict("records")
     assert (row["task"], row["arm"], row["over"]) == ("with its generator", "uncond", "2 seeds")
+    # A method without a planted run brings a setting that the others have not.
+    more = [
+        replace(with_settings(of, model="uncond+ewc", boundary_every=500), arm="uncond+ewc")
+        for of in runs[1::2]
+    ]
+    found = with_kept([*runs, *(replace(of, folder=Path(f"{of.folder}+")) for of in more)])
+    (group,) = kept_and_taught.with_planted(groups(found, "gan_probe"))
+    assert {(of.arm, of.config["plant_updates"]) for of in group.runs} == {
+        *(("uncond", 50), ("uncond", 0)),
+    }
     # Where its twin is in no group, what the planted run says of the untrained net is drawn.
     alone = [
         replace(of, result=of.result | {"probe_final_layer_untrained": 0.31}) for of in runs[::2]

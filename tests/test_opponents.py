@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import with_settings
 from stubs import TURN, stub
 from test_gan import study as gan
 
@@ -130,6 +131,9 @@ def test_twins_are_of_the_same_settings_arm_and_recording():
         assert not memory.remembered([run, *other[1:]])
         assert not memory.remembered([run, twins[0], other[2]])
     assert len(memory.remembered([run, *twins])) == 1
+    # A GPU's run has what it is told by from a CPU, twins and joint reference.
+    (on_gpu,) = memory.remembered([with_settings(run, device="cuda"), *twins, joint()])
+    assert on_gpu.memory == pytest.approx([0.1, 0.1]) and on_gpu.joint is not None
     # Of two twins that never met a generator, the one that omits least is the nearest.
     both = stub(WITHOUT_1, stream_omit=[1, 2])
     (of,) = memory.remembered([run, both, *twins])

@@ -136,6 +136,10 @@ def test_a_gan_that_lies_there_twice_is_met_once(scored, tmp_path):
     shutil.copytree(scored / "2", tmp_path / "8")
     record = json.loads((tmp_path / "8/run.json").read_text())
     (tmp_path / "8/run.json").write_text(json.dumps(record | {"_id": "8"}))  # run again
+    shutil.copytree(scored / "2", tmp_path / "9")
+    (tmp_path / "9/run.json").write_text(json.dumps(record | {"_id": "9"}))
+    config = json.loads((tmp_path / "9/config.json").read_text())
+    (tmp_path / "9/config.json").write_text(json.dumps(config | {"device": "cuda"}))
     assert round_robin(tmp_path, "1") == 0
     rows = pd.read_csv(tmp_path / "1/round_robin.csv", dtype=str)
     assert rows["run"].tolist() == ["1", "1", "2", "2"]

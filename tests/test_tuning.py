@@ -3,13 +3,14 @@
 import ast
 import contextlib
 import tomllib
+from collections import Counter
 
 import pandas as pd
 import pytest
 from conftest import PROJECT
 from stubs import stub
 
-from experiments.run.identity import as_text, identity
+from experiments.run.identity import arm_name, identity, on_any_device
 from experiments.run.study import studies
 from experiments.show import verdicts
 from experiments.show.groups import groups
@@ -95,7 +96,8 @@ def identities(plan):
             with contextlib.suppress(ValueError, SyntaxError):  # a text
                 settings[key] = ast.literal_eval(text)
         own = identity(studies()[study], settings)
-        found[as_text(own | {"stream.recording": settings.get("stream.recording")})] = own
+        of = {"stream.recording": settings.get("stream.recording")}
+        found[on_any_device(own | of)] = own
     return found
 
 
@@ -109,10 +111,9 @@ def test_tuning_has_every_method_its_default_among_its_values_and_one_recording_
         weight, default = f"{name}.weight", available()[name].settings.get("weight")
         if default:
             tried = {run[weight] for run in runs if run["method"] == name}
-            # At its default ewc hardly learns, as had been seen before.
-            decades = [
-                default.default * 10**k for k in ((-2, -1, 0) if name == "ewc" else (-1, 0, 1))
-            ]
+            # Where the default hardly learns, as had been seen before, more below it.
+            powers = {"ewc": (-2, -1, 0)} | dict.fromkeys(("averaging", "l2", "r1"), range(-2, 2))
+            decades = [default.default * 10**k for k in powers.get(name, (-1, 0, 1))]
             assert sorted(tried) == pytest.approx(decades), name
     text = (PROJECT / "docs/searches.md").read_text()
     written = text[text.index("| values to be tried |") :].partition("\n\n")[0]
@@ -137,7 +138,7 @@ def test_what_an_earlier_plan_has_made_is_not_made_again(plan, earlier, arms):
         and run["width"] == (16 if plan == "cures_opponents" else 32)
         and run.get("replay.size", 1000) == 1000
     ]  # fmt: skip
-    assert {as_text(run) for run in moving} <= {as_text(run) for run in ours.values()}
+    assert set(map(on_any_device, moving)) <= set(map(on_any_device, ours.values()))
     assert {run["method"] for run in ours.values()} == {
         *(available().keys() - {"supervised"}), "replay+rotation",
     }  # fmt: skip
@@ -148,9 +149,15 @@ def test_nine_claims_of_the_cures_are_one_family_over_two_plans():
     assert len(found) == 9
     assert {claim.measure for claim in found} == {"memory", "kept", "taught"}
     assert {claim.smallest for claim in found} == {0.044, 0.029}
-    made = {run["method"] for plan in ("cures_opponents", "cures_planted")
-            for run in identities(plan).values()}  # fmt: skip
-    assert {arm for claim in found for arm in claim.pair} <= made
+    runs = [run for plan in ("cures_opponents", "cures_planted")
+            for run in identities(plan).values()]  # fmt: skip
+    names = {arm_name(studies()[STUDY], run) for run in runs}
+    assert {arm for claim in found for arm in claim.pair} <= names
+    # What is said of memory needs twins that omit each generator but the last.
+    for arm in {arm for claim in found if claim.measure == "memory" for arm in claim.pair}:
+        omitted = [run["stream.omit"] for run in runs if arm_name(studies()[STUDY], run) == arm]
+        of_units = Counter(j for omit in omitted for j in omit or ())
+        assert of_units == dict.fromkeys(range(1, 8), 10), arm
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,12 @@ def arm_name(
     return f"{arm}({', '.join(others)})" if others else arm
 
 
+def on_any_device(whole: Mapping[str, Any]) -> str:
+    """An identity as a text that is equal for runs of the same draws in as many bits, on whichever
+    device."""
+    return as_text({key: value for key, value in whole.items() if key != "device"})
+
+
 def as_text(part: Mapping[str, Any]) -> str:
     """An identity, or a part of one, as a text that is equal where it is."""
     return json.dumps(part, sort_keys=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from experiments.run import checkpoints
-from experiments.run.identity import arm_name, as_text, shared
+from experiments.run.identity import arm_name, on_any_device, shared
 from experiments.run.packed import Folder, Unreadable
 from experiments.run.stored import ROUND_ROBIN, Record, read_record, run_folders
 from forgetting.errors import UserError
@@ -69,9 +69,9 @@ def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
             continue  # the figures name it
         if other.status != "COMPLETED" or other.copy_of or not _comparable(record, other):
             continue
-        if as_text(other.identity) in met:
+        if on_any_device(other.identity) in met:
             continue  # a GAN counts once
-        met.add(as_text(other.identity))
+        met.add(on_any_device(other.identity))
         checkpoint = checkpoints.load(path) if isinstance(path, Path) else None
         parts = checkpoint["study"]["parts"] if checkpoint else {}
         kept = {

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.run import metrics_file, packed
-from experiments.run.identity import arm_name, as_text, identity
+from experiments.run.identity import arm_name, identity, on_any_device
 from experiments.run.packed import DAMAGED, Folder, Unreadable
 from experiments.run.study import Study, studies
 from forgetting.arms import names
@@ -336,7 +336,7 @@ def runs_and_rest(*folders: str | Path) -> tuple[list[StoredRun], Counter[str]]:
             except Unreadable as error:
                 print(f"passed over {printable(str(path))}: {error}", file=sys.stderr)
                 continue
-            key = as_text({k: v for k, v in run.identity.items() if k != "device"})
+            key = on_any_device(run.identity)
             repeated += key in here
             here[key] = run
         found = {**here, **found}

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from experiments.run.identity import as_text
+from experiments.run.identity import on_any_device
 from experiments.run.locks import sole_user
 from experiments.run.stored import (
     Record,
@@ -25,7 +25,7 @@ def unfinished_runs(*folders: str | Path) -> list[StoredRun]:
             record = read_record(path)
             if record.status in ("RUNNING", "INTERRUPTED") and not record.copy_of:
                 run = read_run(path, _status(record))
-                key = as_text(run.identity)
+                key = on_any_device(run.identity)
                 found[key] = max(found.get(key, run), run, key=lambda run: run.updates)
     return list(found.values())
 

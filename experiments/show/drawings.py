@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.run.identity import as_text
+from experiments.run.identity import on_any_device
 from experiments.run.stored import StoredRun, runs_and_rest
 from experiments.run.unfinished import unfinished_runs
 from experiments.show import grids
@@ -111,8 +111,8 @@ def _say_who_was_asked_less(runs: Sequence[StoredRun]) -> None:
 
 def _under_way(folders: Sequence[str | Path], runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The unfinished runs but those that are there complete, too."""
-    done = {as_text(run.identity) for run in runs}
-    found = [run for run in unfinished_runs(*folders) if as_text(run.identity) not in done]
+    done = {on_any_device(run.identity) for run in runs}
+    found = [run for run in unfinished_runs(*folders) if on_any_device(run.identity) not in done]
     if found:
         print(f"drawn dashed, not complete: {', '.join(map(which, found))}", file=sys.stderr)
     return found

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.run.identity import as_text
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
-from experiments.show.arms import arms_of, colour_of, wrapped
-from experiments.show.compare import by_learner
+from experiments.show.arms import arms_of, baseline, colour_of, wrapped
+from experiments.show.compare import by_learner, claimed_pairs
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.planted import planted as beside_twins
@@ -28,18 +27,23 @@ STREAMS = {
 }
 TOLD = ("plant_updates", "stream.blend")
 DIFFER = (*TOLD, "stream.switch")
+NAME = 20  # characters of an arm's name in a line
+MOST_CURVES = 10
 
 
 def with_planted(found: Sequence[Group]) -> list[Group]:
     """Groups put together that differ in whether they were planted and in how the task moves alone,
     where some of their runs were planted and have a twin. Other lengths of planting, and of a
     gradual switch, are others."""
-    alike: dict[str, list[Group]] = {}
+    alike: list[list[Group]] = []
     for group in found:
-        rest = {k: v for k, v in group.readable_settings().items() if k not in DIFFER}
-        alike.setdefault(as_text(rest), []).append(group)
+        those = next((of for of in alike if all(_alike(group, other) for other in of)), None)
+        if those is None:
+            alike.append([group])
+        else:
+            those.append(group)
     result = []
-    for those, told in _told_apart(alike.values()):
+    for those, told in _told_apart(alike):
         runs = {run.folder: run for group in those for run in group.runs}
         probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
         # Of an arm that was never planted there is nothing to be kept.
@@ -50,6 +54,13 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
             left = [part for part in differs if not part.startswith(DIFFER)]
             result.append(Group(probed, ", ".join([*left, *told])))
     return result
+
+
+def _alike(one: Group, other: Group) -> bool:
+    """Whether they agree in all settings that both have: what only some arm uses, as a method that
+    asks for boundaries, those without it lack."""
+    a, b = one.readable_settings(but=DIFFER), other.readable_settings(but=DIFFER)
+    return all(a[key] == b[key] for key in a.keys() & b.keys())
 
 
 def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group], list[str]]]:
@@ -72,27 +83,45 @@ def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group],
 
 def planted(found: Sequence[Group]) -> Figure:
     """Left the final layer's probe, planted full and not planted dashed, a panel a stream; right
-    what is kept and what is taught, an arm a point with both intervals."""
+    what is kept and what is taught, an arm a point with both intervals. Of more arms than can be
+    told apart those of claims, and the baseline, have curves."""
 
     def draw(part, group):
+        arms, said = _with_curves(group)
         switches = [s for s in STREAMS if any(_switch(run) == s for run in group.runs)]
         axes = part.subplots(1, len(switches) + 1, squeeze=False)[0]
         for axis, switch in zip(axes, switches, strict=False):
-            _draw_curves(axis, group, switch)
-            axis.set_title(f"{STREAMS[switch]}: full planted,\ndashed not", fontsize="small")
+            _draw_curves(axis, group, arms, switch)
+            axis.set_title(f"{STREAMS[switch]}: full planted,\ndashed not{said}", fontsize="small")
             axis.sharey(axes[0])
         axes[0].set_ylabel("linear probe of the final layer,\ntest accuracy")
         _draw_plane(axes[-1], group, switches)
 
-    return rows(found, "planted", 2.9, draw, "mean over seeds, 95 % t band")
+    return rows(found, "planted", _height, draw, "mean over seeds, 95 % t band")
+
+
+def _height(group: Group) -> float:
+    """Inches: the legend has a line and more for each arm."""
+    lines = sum(wrapped(arm, NAME).count("\n") + 1 for arm in arms_of(group))
+    return max(2.9, 1.1 + 0.14 * lines)
+
+
+def _with_curves(group: Group) -> tuple[list[str], str]:
+    """The arms that have curves, and what is said of them."""
+    arms = [arm for arm in arms_of(group) if arm != SUPERVISED]
+    if len(arms) <= MOST_CURVES:
+        return arms, ""
+    study = group.runs[0].study
+    claimed = {arm for pair in claimed_pairs(study, group.runs) for arm in pair}
+    return [arm for arm in arms if arm in claimed | {baseline(study)}], ", of the claims' arms"
 
 
 def _switch(run: StoredRun) -> str:
     return run.identity.get("stream.switch", LIVE)
 
 
-def _draw_curves(axis, group: Group, switch: str) -> None:
-    for arm in (arm for arm in arms_of(group) if arm != SUPERVISED):
+def _draw_curves(axis, group: Group, arms: Sequence[str], switch: str) -> None:
+    for arm in arms:
         of_arm = [run for run in group.of_arm(arm) if _switch(run) == switch]
         for plants, style in ((True, "-"), (False, "--")):
             runs = [run for run in of_arm if bool(run.config["plant_updates"]) == plants]
@@ -107,7 +136,7 @@ def _draw_curves(axis, group: Group, switch: str) -> None:
 def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     """Filled where the opponents move abruptly, else open."""
     for arm in arms_of(group):
-        label = wrapped(arm, 20)
+        label = wrapped(arm, NAME)
         for switch in switches:
             runs = [run for run in group.of_arm(arm) if _switch(run) == switch]
             kept, taught = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from experiments.run.identity import as_text
+from experiments.run.identity import on_any_device
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
 from forgetting.measures import MEMORY, SAVINGS, SHARE, Logged, meets_fakes
@@ -157,8 +157,8 @@ def is_joint(run: StoredRun) -> bool:
 
 
 def key_without(run: StoredRun, left_out: Collection[str]) -> str:
-    """Equal for runs that compute alike in all but some settings."""
-    return as_text({k: v for k, v in run.identity.items() if k not in left_out})
+    """Equal for runs that compute alike in all but some settings, on whichever device."""
+    return on_any_device({k: v for k, v in run.identity.items() if k not in left_out})
 
 
 def _key(run: StoredRun) -> str:
