@@ -139,6 +139,17 @@ def test_the_table_holds_the_same_numbers(found):
     kept = mean_interval([np.mean(KEPT[1:]) + 0.05 + 0.01 * unit for unit in (1, 2, 3)])
     assert row["kept"] == f"{kept.mean:+.3f} [{kept.low:+.3f}, {kept.high:+.3f}]"
     assert row["planted"].startswith(f"{KEPT[0]:+.3f} [") and row["over"] == "3 recordings"
+    shares = [
+        np.mean(np.array(KEPT[2:]) + more) / (KEPT[1] + more)
+        for more in (0.05 + 0.01 * unit for unit in (1, 2, 3))
+    ]
+    share = mean_interval(shares)
+    assert row["of turn 1's"] == f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}]"
+    # Of one that had nothing left after its first turn there is no share, and so of its arm none.
+    nothing = [run([0.6, *BARE[1:]], 50, 4), run(BARE, 0, 4)]
+    table_4 = kept_and_taught.table(with_kept([*found, *nothing])).set_index(["task", "arm"])
+    assert table_4.loc["moving", "vanilla"]["of turn 1's"] == ""
+    assert table_4.loc["moving", "vanilla"]["over"] == "4 recordings"
     # What a unit keeps more moves the step at which half of 0.3 is left.
     crossed = []
     for unit in (1, 2, 3):

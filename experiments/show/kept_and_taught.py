@@ -29,6 +29,7 @@ TOLD = ("plant_updates", "stream.blend")
 DIFFER = (*TOLD, "stream.switch")
 NAME = 20  # characters of an arm's name in a line
 MOST_CURVES = 10
+SHARE = "of turn 1's"
 
 
 def with_planted(found: Sequence[Group]) -> list[Group]:
@@ -191,6 +192,7 @@ def table(runs: Sequence[StoredRun]) -> pd.DataFrame:
         "arm",
         "planted",
         "kept",
+        SHARE,
         "half-life",
         "taught",
     ]
@@ -206,10 +208,14 @@ def _cells(of_arm: Sequence[StoredRun]) -> dict[str, str]:
     found = {"planted": start}
     for name, measure in (("kept", KEPT), ("half-life", HALF_LIFE), ("taught", TAUGHT)):
         found[name] = by_learner([of.run for of in pairs], measure.name)
+    shares = {(of.run.unit, of.run.seed): of.share_of_first_turn() for of in pairs}
+    found[SHARE] = {key: share for key, share in shares.items() if share is not None}
     cells = {}
     for name, learners in found.items():
-        if learners:
+        # A share is told of all or of none: those that had nothing left would be missing.
+        if learners and (name != SHARE or len(learners) == len(pairs)):
             interval = mean_interval(by_unit(learners))
             of_updates = name == "half-life"
-            cells[name] = shown(interval, digits=0) if of_updates else shown(interval, "+")
+            sign = "" if name == SHARE else "+"
+            cells[name] = shown(interval, digits=0) if of_updates else shown(interval, sign)
     return cells | {"over": units(len(by_unit(start)), pairs[0].run)}

@@ -68,8 +68,8 @@ FIGURES = {
         GAN,
         "Figure 2: what the discriminator knows of the classes while the GAN trains",
         "Test accuracy of a linear classifier on the frozen discriminator's features: of its final "
-        "layer, where the runs have that, and of its best block. A fall is forgetting. A cross: the "
-        "classifier did not converge.",
+        "layer, where the runs have that, and of its best block. A fall is forgetting. A cross: "
+        "the classifier did not converge.",
         gan_figures.figure2,
         gan_figures.probed,
         live=True,

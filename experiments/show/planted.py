@@ -43,6 +43,19 @@ class Planted:
         x, y = self.steps[[i, i - 1]], self.kept[[i, i - 1]]  # ascending in y
         return float(np.interp(half, y, x))
 
+    def share_of_first_turn(self) -> float | None:
+        """What is kept at the later ends of turns, their mean, as a share of what is kept at the
+        first one's: what a method keeps that has nothing to hold before; None where that is
+        nothing, and for a GAN, which has no turns."""
+        first, later = self.kept[1], self.kept[2:]
+        if not meets_turns(self.run) or first <= 0 or not later.size:
+            return None
+        return float(later.mean() / first)
+
+
+def meets_turns(run: StoredRun) -> bool:
+    return run.study == "sequential_tasks"
+
 
 def planted(runs: Sequence[StoredRun]) -> list[Planted]:
     """Every planted run that has a twin among them."""
