@@ -91,15 +91,19 @@ def find_extractor(
     """The extractor for exactly this data: shipped, or in the folder `cache`, or trained now.
 
     A file belongs to the data by the fingerprint it holds. One trained here is called
-    <dataset_name>_<size>px_cnn, so that it is not taken for a shipped one; with rotation_ before
-    cnn where there is one class, which leaves a classifier only the rotation to learn.
+    <dataset_name>_<size>px_cnn, with own_ before cnn where a shipped one of other images has that
+    name; with rotation_ where there is one class, which leaves a classifier only the rotation to
+    learn.
     """
-    for path in sorted(SHIPPED.glob("*.pt")):
-        extractor = read_extractor(path)
+    shipped = [read_extractor(path) for path in sorted(SHIPPED.glob("*.pt"))]
+    for extractor in shipped:
         if extractor.fingerprint == dataset.fingerprint:
             return extractor
     learns = "rotation_cnn" if len(dataset.classes) == 1 else "cnn"
-    name = f"{dataset_name}_{dataset.test_images.shape[-1]}px_{learns}"
+    of_data = f"{dataset_name}_{dataset.test_images.shape[-1]}px"
+    name = f"{of_data}_{learns}"
+    if name in [extractor.name for extractor in shipped]:
+        name = f"{of_data}_own_{learns}"
     path = Path(cache) / f"{name}-{dataset.fingerprint}.pt"
     with _alone(path):  # else each run of a sweep trains one of its own
         with suppress(OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError):

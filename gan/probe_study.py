@@ -201,7 +201,8 @@ class ProbeStudy:
             of_test = self._features(some, data.test_images, everything)
             for i, (of_block, _), (tested, _) in zip(some, of_train, of_test, strict=True):
                 if len(self.probe_c) == i:
-                    self.probe_c.append(probes.choose_c(of_block, train))
+                    of_bare = self._bare_maps(i) if self.plant_updates else of_block
+                    self.probe_c.append(probes.choose_c(of_bare, train))
                 accuracy, converged = probes.linear_probe(
                     of_block, train, tested, test, self.probe_c[i]
                 )
@@ -231,9 +232,22 @@ class ProbeStudy:
         found = learner.read((images[some] for some in parts), of)
         return [tuple(map(torch.cat, zip(*part, strict=True))) for part in zip(*found, strict=True)]
 
+    def _bare(self) -> Learner:
+        """The net as it was before anything was planted."""
+        return self.learner.bare(self.gan.untrained().to(self.device))
+
+    def _bare_maps(self, block: int) -> torch.Tensor:
+        """Its features of the probe's images, so that a planted run's probes have the C of its
+        twin's."""
+        some = range(block, block + 1)
+        ((maps, _),) = self._features(
+            some, self.dataset.train_images, self.probe_indices, self._bare()
+        )
+        return maps
+
     def _untrained_final_layer(self) -> float:
         """The final layer's probe of the net as it was before anything was planted."""
-        bare = self.learner.bare(self.gan.untrained().to(self.device))
+        bare = self._bare()
         data, chosen = self.dataset, self.probe_indices
         everything = torch.arange(len(data.test_labels), device=chosen.device)
         blocks = len(self.discriminator.backbone.blocks)

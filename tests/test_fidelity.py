@@ -204,6 +204,14 @@ def test_other_data_gets_an_extractor_of_its_own_once(digits, monkeypatch, tmp_p
     assert (first.metric, first.fingerprint) == ("fd_digits_8px_cnn", "other")
     assert "training one, once" in capsys.readouterr().out
 
+    # A shipped one of other images has the name of this.
+    (shipped,) = (e for e in map(read_extractor, SHIPPED.glob("*.pt")) if "16px" in e.name)
+    large = {"train_images": other.train_images.repeat(1, 1, 2, 2), "fingerprint": "another"}
+    large["test_images"] = other.test_images.repeat(1, 1, 2, 2)
+    name = shipped.name.removesuffix("_16px_cnn")
+    own = find_extractor(name, replace(other, **large), tmp_path / "own", "cpu")
+    assert own.metric == f"fd_{name}_16px_own_cnn" != shipped.metric
+
     with monkeypatch.context() as patch:
         patch.setattr(extractors, "train_extractor", None)  # must not be called
         assert find_extractor("digits", other, cache, "cpu").sha256 == first.sha256

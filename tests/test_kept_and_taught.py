@@ -13,6 +13,7 @@ from experiments.run.stored import stored_runs
 from experiments.show import kept_and_taught
 from experiments.show.arms import colour_of
 from experiments.show.compare import claimed_pairs
+from experiments.show.gan import figure2
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.planted import planted, with_kept
@@ -180,6 +181,19 @@ def test_a_gans_discriminator_is_a_panel_and_rows_of_its_own(gan_runs):
     plt.close("all")
     (row,) = kept_and_taught.table(found).to_dict("records")
     assert (row["task"], row["arm"], row["over"]) == ("with its generator", "uncond", "2 seeds")
+    # In Figure 2 they stand behind those that were not planted, and are read against the same.
+    of_labels = replace(runs[1], folder=Path("labels"), arm="supervised")
+    both = groups([*runs, with_settings(of_labels, model="supervised")], "gan_probe")
+    axes = figure2(both).axes
+    of_bare, of_planted = (axis for axis in axes if "final layer" in axis.get_ylabel())
+    assert np.allclose(of_bare.lines[0].get_ydata(), np.add(BARE, 0.005))
+    assert np.allclose(of_planted.lines[0].get_ydata(), np.add(PLANTED, 0.005))
+    lines = [
+        [line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == ":"]
+        for axis in (of_bare, of_planted)
+    ]
+    assert lines[0] == lines[1] and BARE[-1] in lines[1]
+    plt.close("all")
     # A method without a planted run brings a setting that the others have not.
     more = [
         replace(with_settings(of, model="uncond+ewc", boundary_every=500), arm="uncond+ewc")

@@ -112,3 +112,14 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     peaks = [curve[1:].argmax() + 1 for curve in final]
     expected = {(i, i): final[i][peaks[1 - i]] - final[i][-1] for i in (0, 1)}
     assert by_learner(runs, "final_layer_fall") == pytest.approx(expected)
+    # An untrained net is no peak, a planted one may be.
+    name, high = "probe/final_layer", [1.0, *[0.3] * (len(final[0]) - 1)]
+    begins_high = [
+        dataclasses.replace(
+            run, metrics=run.metrics | {name: (run.metrics[name][0], np.array(high))}
+        )
+        for run in runs
+    ]
+    assert list(by_learner(begins_high, "final_layer_fall").values()) == [0.0, 0.0]
+    planted = [with_settings(run, plant_updates=5) for run in begins_high]
+    assert list(by_learner(planted, "final_layer_fall").values()) == pytest.approx([0.7, 0.7])

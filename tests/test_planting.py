@@ -9,6 +9,7 @@ from test_fakes import opponents
 from test_gan import study as gan
 from test_sequential import study as sequential
 
+from forgetting import probes
 from forgetting.errors import UserError
 from forgetting.methods import parse
 from gan.models import parse_model
@@ -62,6 +63,19 @@ def test_what_is_planted_is_seen_and_goes_on_to_the_bit(digits, study):
     restored = study(digits, **changes, fresh=False)
     restored.load_state_dict(copy.deepcopy(planted.state_dict()))
     assert losses(restored, 2) == losses(planted, 2)
+
+
+def test_a_planted_gans_blocks_are_probed_with_the_c_of_its_twins(digits, monkeypatch):
+    """Chosen on the bare net's features, since C = 1e-4 and 1 favour one net or the other."""
+    chosen_on = []
+    monkeypatch.setattr(probes, "choose_c", lambda maps, _: chosen_on.append(maps.clone()) or 0.01)
+    for updates in (0, 5):
+        learner = gan(digits, plant_updates=updates)
+        learner.evaluate()
+        assert learner.probe_c == [0.01] * len(learner.discriminator.backbone.blocks)
+    half = len(chosen_on) // 2
+    assert half > 1
+    assert all(map(torch.equal, chosen_on[:half], chosen_on[half:]))
 
 
 @pytest.mark.parametrize("study", [sequential, gan], ids=["sequential", "gan"])

@@ -1,5 +1,7 @@
 """The runs that are shipped with the project, and what the README and docs/ say of them."""
 
+import ast
+import contextlib
 import json
 import re
 from itertools import takewhile
@@ -9,13 +11,16 @@ import pytest
 from conftest import PROJECT
 
 from experiments import compare, load_measures
+from experiments.run.identity import identity, same
 from experiments.run.packed import files_of
 from experiments.run.stored import run_folders, runs_and_rest
+from experiments.run.study import studies
 from experiments.show import grids
 from experiments.show.memory import with_memory
 from experiments.show.planted import with_kept
 from experiments.show.tables import TABLES
 from experiments.show.texts import EMPTY
+from experiments.sweeps.plan import read_plan
 from forgetting.measures import meets_fakes
 
 REFERENCE = PROJECT / "results/reference"
@@ -247,6 +252,22 @@ def test_what_is_told_of_figure_2(runs):
     below = of["uncond", 0].metrics["probe/best"][1] - ssgan
     assert (below[np.asarray(steps) >= 4000] > 0).all()
     assert f"by {below[-1]:.3f} at the end" in text
+
+
+def test_the_plan_of_the_reduced_grid_makes_the_shipped_runs(runs):
+    """Whatever becomes of the preset: they stay."""
+    study = studies()["gan_probe"]
+    other = {"lr": 1.0, "dataset.size": 8, "probe_features": 3}
+    _, planned = read_plan("table2_reduced")
+    shipped = [run.identity for run in runs if run.config.get("steps") == 2000]
+    for words in planned:
+        asked = dict(word.split("=", 1) for word in words)
+        for key, text in asked.items():
+            with contextlib.suppress(ValueError, SyntaxError):  # a text
+                asked[key] = ast.literal_eval(text)
+        wanted = identity(study, {**study.chosen_by("cpu", asked), **other, **asked})
+        wanted |= {"device": "cpu", "precision": "fp32", "dataset.name": "image_folder"}
+        assert any(same(wanted, run, but=["extractor"]) for run in shipped), words
 
 
 def test_what_is_told_of_table_2(runs):

@@ -22,6 +22,7 @@ from forgetting.measures import FALLS, ROUND_ROBIN_AUC, Measure, is_distance, kn
 # They follow from the images or the machine, and are no question that a study asks.
 NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
 FEWEST_UNITS = 2  # that two values of a setting must share
+MOST_CURVES = 10  # of a panel
 
 
 class Comparison(NamedTuple):
@@ -67,7 +68,8 @@ def by_learner(runs: Sequence[StoredRun], measure: str) -> Learners:
         runs = with_metric(runs, of_arm.needs)
         if len(runs) < 2:
             return {}
-        falls = of_arm.of(np.stack([run.metrics[of_arm.needs][1] for run in runs]))
+        curves = np.stack([run.metrics[of_arm.needs][1] for run in runs])
+        falls = of_arm.of(curves, bool(runs[0].config.get("plant_updates")))
         return {(run.unit, run.seed): float(f) for run, f in zip(runs, falls, strict=True)}
     of = [run for run in runs if measure in run.result]
     if measure == ROUND_ROBIN_AUC:
@@ -109,6 +111,16 @@ def pairs(group: Group) -> list[tuple[str, str]]:
 
 def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(c.pair for c in claims(study, folders_of(runs)) if c.pair))
+
+
+def with_curves(group: Group, arms: Sequence[str]) -> list[str]:
+    """Those of the arms whose curves can be told apart in one panel: all, or the baseline's and
+    those of claims."""
+    if len(arms) <= MOST_CURVES:
+        return list(arms)
+    study = group.runs[0].study
+    claimed = {group.named(arm) for pair in claimed_pairs(study, group.runs) for arm in pair}
+    return [arm for arm in arms if arm in claimed | {baseline(study)}]
 
 
 def folders_of(runs: Iterable[StoredRun]) -> set[Path]:

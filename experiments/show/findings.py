@@ -27,7 +27,8 @@ QUESTIONS = (
         "Sequential tasks", "sequential_tasks", "cycle_gain", lambda r: not meets_fakes(r.config)
     ),
     Question("Recorded opponents", "sequential_tasks", "past_auc", lambda r: meets_fakes(r.config)),
-    Question("GAN probe", "gan_probe", "probe_final"),
+    # A planted net's probe begins above what training is to teach.
+    Question("GAN probe", "gan_probe", "probe_final", lambda r: not r.config.get("plant_updates")),
 )
 
 

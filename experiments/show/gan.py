@@ -16,8 +16,8 @@ from experiments.run.packed import Folder
 from experiments.run.stored import READ_ERRORS, StoredRun, sample_grids
 from experiments.show import grids
 from experiments.show.arms import arms_of, colour_of, wrapped
-from experiments.show.compare import distance_metrics
-from experiments.show.groups import Group
+from experiments.show.compare import distance_metrics, with_curves
+from experiments.show.groups import Group, alike
 from experiments.show.plotting import (
     PER_LINE,
     completed,
@@ -112,8 +112,11 @@ def figure2(found: Sequence[Group]) -> Figure:
     def draw(part, group):
         metrics = [name for name in LAYERS if any(name in run.metrics for run in group.runs)]
         axes = panels(part, len(metrics))
+        # A planted net's references are those of the same net that was not.
+        bare = [run for of in found if _bare_of(of, group) for run in of.runs]
+        models = with_curves(group, [model for model in arms_of(group) if model != SUPERVISED])
         for axis, metric in zip(axes, metrics, strict=True):
-            for model in (model for model in arms_of(group) if model != SUPERVISED):
+            for model in models:
                 runs = [run for run in group.of_arm(model) if metric in run.metrics]
                 if not runs:
                     continue
@@ -121,14 +124,24 @@ def figure2(found: Sequence[Group]) -> Figure:
                 if metric == BEST_BLOCK:
                     mark_unconverged(axis, runs, metric, colour_of(model))
             if FINAL_LAYER in metrics:
-                draw_references(axis, group.runs, metric)
+                draw_references(axis, [*group.runs, *bare], metric)
             axis.set_xlabel("generator updates")
             axis.set_ylabel(f"linear probe of the\n{LAYERS[metric]}, test accuracy")
         # Beside the axes: the bands of five arms leave no room in them.
         beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
         axes[-1].legend(frameon=False, fontsize="x-small", **beside)
 
-    return rows(found, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
+    in_turn = sorted(found, key=lambda group: (_planted(group), -len(group.arms())))
+    return rows(in_turn, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
+
+
+def _planted(group: Group) -> int:
+    return group.readable_settings().get("plant_updates") or 0
+
+
+def _bare_of(one: Group, planted: Group) -> bool:
+    """Whether its nets are those of the other, not planted."""
+    return bool(_planted(planted)) and not _planted(one) and alike(one, planted, ["plant_updates"])
 
 
 def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:

@@ -5,7 +5,7 @@ never pooled."""
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.run.identity import as_text
+from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import StoredRun
 from experiments.show.groups import Group, groups
 
@@ -45,7 +45,7 @@ def scales(found: Sequence[Sequence[Group]]) -> list[str]:
 
 def _scales(found: Sequence[Sequence[Group]], unsaid: Sequence[str]) -> list[str]:
     texts = []
-    unsaid = (*unsaid, "steps", "preset", "dataset.label")
+    unsaid = (*unsaid, *FACTS, "steps", "preset", "dataset.label")
     settings = [family[0].readable_settings(SETTINGS) for family in found]
     for family, own in zip(found, settings, strict=True):
         config = family[0].runs[0].config

@@ -77,6 +77,13 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
     return result
 
 
+def alike(one: Group, other: Group, but: Collection[str]) -> bool:
+    """Whether two groups agree in all settings but some that both have: what only some arm uses, as
+    a method that asks for boundaries, those without it lack."""
+    a, b = one.readable_settings(but), other.readable_settings(but)
+    return all(a[key] == b[key] for key in a.keys() & b.keys())
+
+
 def shared_of(run: StoredRun) -> dict[str, Any]:
     """What its group shares: of recorded opponents, too, how many there are and of which GAN."""
     of = run.info.get("recording")

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
-from experiments.show.arms import arms_of, baseline, colour_of, wrapped
-from experiments.show.compare import by_learner, claimed_pairs
-from experiments.show.groups import Group, groups
+from experiments.show.arms import arms_of, colour_of, wrapped
+from experiments.show.compare import by_learner, with_curves
+from experiments.show.groups import Group, alike, groups
 from experiments.show.intervals import by_unit, mean_interval
 from experiments.show.planted import planted as beside_twins
 from experiments.show.plotting import draw_curve, rows
@@ -28,7 +28,6 @@ STREAMS = {
 TOLD = ("plant_updates", "stream.blend")
 DIFFER = (*TOLD, "stream.switch")
 NAME = 20  # characters of an arm's name in a line
-MOST_CURVES = 10
 SHARE = "of turn 1's"
 
 
@@ -36,15 +35,15 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
     """Groups put together that differ in whether they were planted and in how the task moves alone,
     where some of their runs were planted and have a twin. Other lengths of planting, and of a
     gradual switch, are others."""
-    alike: list[list[Group]] = []
+    together: list[list[Group]] = []
     for group in found:
-        those = next((of for of in alike if all(_alike(group, other) for other in of)), None)
-        if those is None:
-            alike.append([group])
+        fits = [of for of in together if all(alike(group, other, DIFFER) for other in of)]
+        if fits:
+            fits[0].append(group)
         else:
-            those.append(group)
+            together.append([group])
     result = []
-    for those, told in _told_apart(alike):
+    for those, told in _told_apart(together):
         runs = {run.folder: run for group in those for run in group.runs}
         probed = [run for run in runs.values() if FINAL_LAYER in run.metrics]
         # Of an arm that was never planted there is nothing to be kept.
@@ -57,17 +56,10 @@ def with_planted(found: Sequence[Group]) -> list[Group]:
     return result
 
 
-def _alike(one: Group, other: Group) -> bool:
-    """Whether they agree in all settings that both have: what only some arm uses, as a method that
-    asks for boundaries, those without it lack."""
-    a, b = one.readable_settings(but=DIFFER), other.readable_settings(but=DIFFER)
-    return all(a[key] == b[key] for key in a.keys() & b.keys())
-
-
-def _told_apart(alike: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group], list[str]]]:
+def _told_apart(found: Iterable[Sequence[Group]]) -> Iterator[tuple[list[Group], list[str]]]:
     """The groups by the updates of their planting and by how long a gradual switch takes, each with
     the bare ones and those whose task moves otherwise; and in words what tells them."""
-    for those in alike:
+    for those in found:
         told = [tuple(g.readable_settings().get(key) for key in TOLD) for g in those]
         planted = sorted({updates for updates, _ in told if updates})
         for updates in planted:
@@ -88,7 +80,8 @@ def planted(found: Sequence[Group]) -> Figure:
     told apart those of claims, and the baseline, have curves."""
 
     def draw(part, group):
-        arms, said = _with_curves(group)
+        arms = with_curves(group, [arm for arm in arms_of(group) if arm != SUPERVISED])
+        said = "" if len(arms) == len({*arms_of(group)} - {SUPERVISED}) else ", of the claims' arms"
         switches = [s for s in STREAMS if any(_switch(run) == s for run in group.runs)]
         axes = part.subplots(1, len(switches) + 1, squeeze=False)[0]
         for axis, switch in zip(axes, switches, strict=False):
@@ -105,16 +98,6 @@ def _height(group: Group) -> float:
     """Inches: the legend has a line and more for each arm."""
     lines = sum(wrapped(arm, NAME).count("\n") + 1 for arm in arms_of(group))
     return max(2.9, 1.1 + 0.14 * lines)
-
-
-def _with_curves(group: Group) -> tuple[list[str], str]:
-    """The arms that have curves, and what is said of them."""
-    arms = [arm for arm in arms_of(group) if arm != SUPERVISED]
-    if len(arms) <= MOST_CURVES:
-        return arms, ""
-    study = group.runs[0].study
-    claimed = {arm for pair in claimed_pairs(study, group.runs) for arm in pair}
-    return [arm for arm in arms if arm in claimed | {baseline(study)}], ", of the claims' arms"
 
 
 def _switch(run: StoredRun) -> str:

@@ -31,7 +31,11 @@ def references(runs: Sequence[StoredRun], metric: str) -> dict[str, float]:
 
 
 def draw_references(axis, runs: Sequence[StoredRun], metric: str) -> None:
-    for words, value in references(runs, metric).items():
+    found = references(runs, metric)
+    lowest = min(found.values(), default=None)
+    for words, value in found.items():
         axis.axhline(value, color="0.4", linestyle=":", linewidth=0.8, zorder=0)
-        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        # The pixels and an untrained net can be close: one is named below its line.
+        side = "top" if len(found) > 1 and value == lowest else "bottom"
+        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": side}
         axis.text(1, value, words, fontsize="xx-small", color="0.3", **place)

@@ -146,7 +146,8 @@ TABLES = {
         "lies within the smallest effect of interest, fixed beforehand, to either side of zero is "
         "called equivalent. A fall from the peak is measured at the step where the other seeds' "
         "mean is highest, so that its seeds are not quite independent; that there is none is "
-        "confirmed only by an end above that step's.",
+        "confirmed by an end above that step's, or, where equivalence is claimed, by an interval "
+        "within the smallest effect of interest.",
         lambda runs: list(runs),
         claims,
     ),

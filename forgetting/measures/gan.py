@@ -22,7 +22,10 @@ BEST_BLOCK = "probe/best"
 
 
 @measure(MEASURES, "linear probe, untrained", None, PROBE, BEST_BLOCK)
-def probe_untrained(logged: Logged) -> float:
+def probe_untrained(logged: Logged) -> float | None:
+    """None where the run begins with a planted net."""
+    if logged.config.get("plant_updates"):
+        return None
     return float(logged.metrics[BEST_BLOCK][1][0])
 
 
@@ -43,17 +46,20 @@ def probe_peak_minus_final(logged: Logged) -> float:
     return float(best.max() - best[-1])
 
 
-def falls_from_peak(curves: np.ndarray) -> np.ndarray:
+def falls_from_peak(curves: np.ndarray, planted: bool = False) -> np.ndarray:
     """(n,) accuracy at the peak minus at the end, for curves (n, K) of two seeds or more.
 
     The peak is that of the other seeds' mean: a run's own maximum is above its end by chance alone.
+    planted: whether the curves begin with planted nets, which are a peak to fall from; untrained
+    ones are none.
     """
-    curves = curves[:, 1:]  # the untrained net is no peak to fall from
+    curves = curves if planted else curves[:, 1:]
     others = (curves.sum(0) - curves) / (len(curves) - 1)
     return np.take_along_axis(curves, others.argmax(1)[:, None], 1)[:, 0] - curves[:, -1]
 
 
-# Of an arm's runs together: of takes their curves (n, K) of the metric, and gives (n,).
+# Of an arm's runs together: of takes their curves (n, K) of the metric and whether they were
+# planted, and gives (n,).
 FALLS = [
     Measure(name, words, "lower", subject, metric, falls_from_peak)
     for name, words, subject, metric in (
