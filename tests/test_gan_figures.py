@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from experiments.show import own_tables
 from experiments.show.arms import colour_of
 from experiments.show.groups import Group, groups
 from experiments.show.plotting import style
+from forgetting.methods import PLAIN, available
 
 
 @pytest.fixture
@@ -174,3 +176,18 @@ def test_a_damaged_table_is_named_and_passed_over(gan_runs, tmp_path, capsys):
     assert [run.id for run in group.runs] == ["4"]
     table = own_tables.of_past_fakes([run for group in shown for run in group.runs])
     assert table["uncond"][0] and table.loc[1, "measure"].startswith("its drop since")
+
+
+def test_beside_many_methods_figure_2_has_the_gans_of_the_paper(found):
+    one = found[0].of_arm("uncond")[0]
+    many = [
+        dataclasses.replace(one, folder=Path(name), arm=f"uncond+{name}")
+        for name in available()
+        if name not in (PLAIN, "supervised")
+    ]
+    group = Group([*found[0].runs, *many], "")
+    axes = gan_figures.figure2([group]).axes
+    named = {text.get_text() for text in axes[-1].get_legend().get_texts()}
+    arms = [arm for arm in found[0].arms() if arm != "supervised"]
+    assert len(named) == len(arms) < len(group.arms())
+    assert all(any(words in text for text in named) for words in ("unconditional", "SS-GAN"))

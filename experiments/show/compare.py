@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.run.identity import FACTS, as_text
 from experiments.run.stored import MET, StoredRun
+from experiments.run.study import studies
 from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import Interval, Learners, by_unit, mean_interval, paired_interval
@@ -114,13 +115,14 @@ def claimed_pairs(study: str, runs: Iterable[StoredRun]) -> list[tuple[str, str]
 
 
 def with_curves(group: Group, arms: Sequence[str]) -> list[str]:
-    """Those of the arms whose curves can be told apart in one panel: all, or the baseline's and
-    those of claims."""
+    """Those of the arms whose curves can be told apart in one panel: all, or the baseline's, those
+    of claims and the GANs without a method beside."""
     if len(arms) <= MOST_CURVES:
         return list(arms)
     study = group.runs[0].study
     claimed = {group.named(arm) for pair in claimed_pairs(study, group.runs) for arm in pair}
-    return [arm for arm in arms if arm in claimed | {baseline(study)}]
+    wanted = claimed | {baseline(study)} | studies()[study].models.keys()
+    return [arm for arm in arms if arm in wanted]
 
 
 def folders_of(runs: Iterable[StoredRun]) -> set[Path]:
