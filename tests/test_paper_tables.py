@@ -123,3 +123,14 @@ def test_a_fall_from_the_peak_is_not_a_maximums_luck(found):
     assert list(by_learner(begins_high, "final_layer_fall").values()) == [0.0, 0.0]
     planted = [with_settings(run, plant_updates=5) for run in begins_high]
     assert list(by_learner(planted, "final_layer_fall").values()) == pytest.approx([0.7, 0.7])
+
+
+def test_beside_planted_nets_there_is_no_value_of_the_papers(found):
+    runs = [with_settings(run, **{"dataset.label": "CIFAR-10"}) for run in found[0].runs]
+    runs = [dataclasses.replace(run, data="CIFAR-10") for run in runs]
+    planted = [with_settings(run, plant_updates=5) for run in runs]
+    for table, column in ((tables.table1, "best FID, paper"), (tables.table3, "accuracy, paper")):
+        for some, theirs in ((runs, True), (planted, False)):
+            rows = table(some)
+            of_ours = rows[rows["seeds"].astype(str) != ""]
+            assert (of_ours[column] != "").any() == theirs

@@ -131,17 +131,13 @@ def figure2(found: Sequence[Group]) -> Figure:
         beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
         axes[-1].legend(frameon=False, fontsize="x-small", **beside)
 
-    in_turn = sorted(found, key=lambda group: (_planted(group), -len(group.arms())))
+    in_turn = sorted(found, key=lambda group: (group.planted, -len(group.arms())))
     return rows(in_turn, "Figure 2, GAN probe", 2.6, draw, "mean over seeds, 95 % t band")
-
-
-def _planted(group: Group) -> int:
-    return group.readable_settings().get("plant_updates") or 0
 
 
 def _bare_of(one: Group, planted: Group) -> bool:
     """Whether its nets are those of the other, not planted."""
-    return bool(_planted(planted)) and not _planted(one) and alike(one, planted, ["plant_updates"])
+    return bool(planted.planted) and not one.planted and alike(one, planted, ["plant_updates"])
 
 
 def mark_unconverged(axis, runs: Sequence[StoredRun], metric: str, colour) -> None:

@@ -29,6 +29,11 @@ class Group:
         widest = max((shared_of(run) for run in self.runs), key=len)
         return {key: value for key, value in widest.items() if key not in but}
 
+    @property
+    def planted(self) -> int:
+        """Updates on the labels before their training began."""
+        return self.readable_settings().get("plant_updates") or 0
+
     def arms(self) -> list[str]:
         return list(dict.fromkeys(run.arm for run in self.runs))
 

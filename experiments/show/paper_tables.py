@@ -14,7 +14,7 @@ from experiments.run.stored import StoredRun
 from experiments.show import grids
 from experiments.show.arms import arms_of, baseline, defaults, in_order
 from experiments.show.compare import difference, distance_metrics, with_metric
-from experiments.show.groups import groups
+from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval
 from experiments.show.texts import frame, shown, shown_difference, where
 from forgetting.measures import FALLS, FINAL_LAYER
@@ -41,13 +41,18 @@ def papers_data(label: str, table: str) -> str | None:
     return next((name for name in names if label.split(" (")[0] == name), None)
 
 
+def _papers_data(group: Group, table: str) -> str | None:
+    """None for planted nets, too, which the paper has not."""
+    return None if group.planted else papers_data(group.runs[0].data, table)
+
+
 MINUS_BASELINE = f"at the end, minus {baseline(STUDY)}'s"
 
 
 def table1(runs: Sequence[StoredRun]) -> pd.DataFrame:
     rows, seen = [], set()
     for group in groups(runs, STUDY):
-        data = papers_data(group.runs[0].data, "table1")
+        data = _papers_data(group, "table1")
         for model in arms_of(group):
             of_arm = group.of_arm(model)
             metrics = distance_metrics(of_arm)
@@ -145,7 +150,7 @@ PEAK_MINUS_END = "peak minus end"
 def table3(runs: Sequence[StoredRun]) -> pd.DataFrame:
     rows, seen = [], set()
     for group in groups(runs, STUDY):
-        data = papers_data(group.runs[0].data, "table3")
+        data = _papers_data(group, "table3")
         for model in arms_of(group):
             of_arm = with_metric(group.of_arm(model), "probe/best")
             if not of_arm:
