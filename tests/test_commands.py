@@ -15,7 +15,7 @@ from conftest import ENVIRONMENT, PROJECT, TINY, command
 from torture import every_line, refuse_all
 
 from experiments import gan_probe, sequential_tasks
-from experiments.run import exit_codes, locks, runner
+from experiments.run import exit_codes, locks, process, runner
 from experiments.run.stored import stored_runs
 
 SCRIPT = "sequential_tasks.py"
@@ -320,6 +320,14 @@ BAD = {
     "dataset.root=2024_01": """as in "dataset.root='2024_01'\"\n""",
     "results_dir=1e3": """as in "results_dir='1e3'\"\n""",
 }
+
+
+def test_its_precision_is_settled_with_its_device(capsys, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(process, "prepare", lambda device, of: asked.append((device.type, of)))
+    tiny = [*TINY, "method=vanilla", "precision=fp32", f"results_dir={tmp_path}"]
+    assert in_process(capsys, "with", *tiny)[0] == 0
+    assert asked == [("cpu", "fp32")]
 
 
 @pytest.mark.parametrize("setting", BAD)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from experiments.run import process
 from forgetting import devices
 
 
@@ -29,3 +30,11 @@ def test_the_kernel_says_whose_the_processor_is(monkeypatch, tmp_path, vendor, a
     assert not devices._is_amds()  # no such file, as outside Linux
     cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
     assert devices._is_amds() is amds
+
+
+def test_a_gpus_fp32_is_fp32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    for precision, allowed in (("tf32", True), ("fp32", False), ("bf16", True)):
+        process.prepare(torch.device("cuda"), precision)
+        assert torch.backends.cudnn.allow_tf32 is allowed

@@ -13,7 +13,7 @@ from stubs import stub
 
 from experiments import gan_probe
 from experiments.results import export
-from experiments.run import checkpoints, runner
+from experiments.run import checkpoints, process, runner
 from experiments.run.nets import load_discriminator
 from experiments.run.stored import stored_runs
 from experiments.show import cures, remembers_live
@@ -130,7 +130,9 @@ def test_a_run_that_cannot_take_part_is_one_line(run_id, line, folder, capsys):
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
-def test_a_gan_that_lies_there_twice_is_met_once(scored, tmp_path):
+def test_a_gan_that_lies_there_twice_is_met_once(scored, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(process, "prepare", lambda device, of: asked.append((device.type, of)))
     for name, source in (("1", "1"), ("2", "2"), ("2.bak", "2")):
         shutil.copytree(scored / source, tmp_path / name)
     shutil.copytree(scored / "2", tmp_path / "8")
@@ -143,6 +145,11 @@ def test_a_gan_that_lies_there_twice_is_met_once(scored, tmp_path):
     assert round_robin(tmp_path, "1") == 0
     rows = pd.read_csv(tmp_path / "1/round_robin.csv", dtype=str)
     assert rows["run"].tolist() == ["1", "1", "2", "2"]
+    assert asked == [("cpu", "fp32")]  # whatever it was trained in
+    assert round_robin(tmp_path, "9") == 0  # by its own past, not by its double's
+    assert pd.read_csv(tmp_path / "9/round_robin.csv", dtype=str)["run"].tolist() == [
+        *("1", "1", "9", "9"),
+    ]
 
 
 def test_a_run_under_way_has_no_past_yet(folder, tmp_path, capsys):

@@ -188,6 +188,13 @@ def test_what_is_there_is_known_by_its_images_and_comes_once_and_in_turn(
     for asked, complete in (([], 4), (["device=cpu"], 0)):
         done = swept("plan.toml", "--dry-run", *asked, cwd=tmp_path)
         assert f"4 runs: {complete} complete" in done.stdout, done.stderr
+    # One that it works on is in nobody's way; what it left unfinished is begun anew here.
+    for number, status in ((1, "RUNNING"), (2, "INTERRUPTED")):
+        file = tmp_path / f"runs/{number}/run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"status": status}))
+    with locks.sole_user(tmp_path / "runs/1"):
+        done = swept("plan.toml", "--dry-run", cwd=tmp_path)
+    assert "4 runs: 2 complete, 0 unfinished, 1 to do, 1 running elsewhere" in done.stdout
 
 
 @pytest.fixture

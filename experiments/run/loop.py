@@ -31,7 +31,6 @@ def run_to_the_end(run, study, settings, dataset, checkpoint, stop: Stop) -> dic
 
 def _loop(run, recorder, study, settings, dataset, checkpoint, stop) -> dict[str, float]:
     device = torch.device(settings["device"])
-    process.prepare(device, settings["precision"])
     threads = process.threads(settings, study.widest(settings))
     # Sums of floats depend on how many threads share them, and so does every bit after.
     torch.set_num_threads(checkpoint["threads"] if checkpoint else threads)

@@ -62,6 +62,7 @@ def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
     """Each complete run of this one's seed and settings, itself among them, whatever its arm; and
     its past fakes: step -> (1000, 3, S, S) uint8."""
     met = set()
+    own = on_any_device(record.identity)
     for path in run_folders(record.folder.parent):
         try:
             other = read_record(path)
@@ -69,9 +70,9 @@ def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
             continue  # the figures name it
         if other.status != "COMPLETED" or other.copy_of or not _comparable(record, other):
             continue
-        if on_any_device(other.identity) in met:
-            continue  # a GAN counts once
-        met.add(on_any_device(other.identity))
+        kind = on_any_device(other.identity)
+        if kind in met or (kind == own and other.folder != record.folder):
+            continue  # a GAN counts once, and this one by its own past
         checkpoint = checkpoints.load(path) if isinstance(path, Path) else None
         parts = checkpoint["study"]["parts"] if checkpoint else {}
         kept = {
@@ -81,6 +82,7 @@ def _others(record: Record) -> Iterator[tuple[Record, dict[int, torch.Tensor]]]:
         }
         past = {step: kept[step] for step in sorted(kept)[:-1] if step > 0}
         if past:
+            met.add(kind)
             yield other, past
 
 

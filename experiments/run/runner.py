@@ -124,8 +124,10 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
     if settings["tensorboard"]:
         live.require()
     arms = [settings[study.arm]] if settings[study.arm] else study.default_arms
+    any_device = settings["device"] == "auto"
     with progress.said_already():
         settings, dataset = resolve(settings, study.least_classes)
+        process.prepare(torch.device(settings["device"]), settings["precision"])
         for arm in arms:  # before the first of them begins
             study.check({**settings, study.arm: arm}, dataset)
         if not options["--unobserved"]:
@@ -148,7 +150,7 @@ def _main(study: Study, argv: list[str], own_process: bool) -> int:
         for arm in arms:
             if not stop.exit_code():
                 job.update(settings={**settings, study.arm: arm}, dataset=dataset, stop=stop)
-                held |= _run_arm(study, job, options, presets, others)
+                held |= _run_arm(study, job, options, presets, others, any_device)
                 done = arm
         # An end asked for during the last step of an arm lets that arm finish.
         return (TRY_LATER if held else 0) if done == arms[-1] else stop.exit_code()
@@ -272,8 +274,9 @@ def _settings_to_resume(
 # ------------------------------------------------------------------ one run
 
 
-def _run_arm(study, job, options, presets, others) -> bool:
-    """Bring one arm's run to its end, or exit; whether another process is at it."""
+def _run_arm(study, job, options, presets, others, any_device) -> bool:
+    """Bring one arm's run to its end, or exit; whether another process is at it. any_device: one
+    that another device has completed is the run."""
     experiment = study.experiment
     settings, dataset = job["settings"], job["dataset"]
     arm = study.parse(settings[study.arm])
@@ -283,7 +286,7 @@ def _run_arm(study, job, options, presets, others) -> bool:
     if automatic:
         facts = {"images": dataset.fingerprint, "files": arm.content, **study.facts(settings)}
         wanted = identity(study, settings, **facts)
-        record, status = twins.find(folder, wanted)
+        record, status = twins.find(folder, wanted, any_device=any_device)
         run_id = record.folder.name if record else None
         if status == "COMPLETED":
             print(f"run {run_id}: {arm.name} is complete already")

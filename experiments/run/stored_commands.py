@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.run import checkpoints
+from experiments.run import checkpoints, process
 from experiments.run.resolve import resolve
 from experiments.run.stored import Record, Unreadable, read_record, run_folders
 from experiments.run.study import Study
@@ -67,13 +67,14 @@ def _apply(
     folder, run_id = Path(settings["results_dir"]), settings["resume"]
     record = require_run(folder, run_id, study)
     where = [key for key in ("device", "precision") if key in explicit]  # may be another one
-    elsewhere = {key: settings[key] for key in ("device", *where)}
-    refuse_other_settings(settings, explicit.keys() - elsewhere, record)
+    elsewhere = {"precision": "fp32"} | {key: settings[key] for key in ("device", *where)}
+    refuse_other_settings(settings, explicit.keys() - elsewhere.keys(), record)
     elsewhere |= {k: settings[k] for k in ("dataset.root", "dataset.memory_mb") if k in explicit}
     whole = with_defaults(record.settings, study.settings)
     whole, dataset = resolve({**whole, **elsewhere}, study.least_classes)
     checkpoint = load_checkpoint(folder / run_id, dataset)
     device = torch.device(whole["device"])
+    process.prepare(device, whole["precision"])
     autocast = functools.partial(torch.autocast, device.type, enabled=False)
     learner = study.build(whole, dataset, device, autocast, fresh=False, to_train=False)
     learner.load_state_dict(checkpoint["study"])

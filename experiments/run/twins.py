@@ -23,19 +23,21 @@ HELD = "held by another process"
 
 
 def find(
-    folder: Path, wanted: Mapping[str, Any], but: Collection[str] = ()
+    folder: Path, wanted: Mapping[str, Any], but: Collection[str] = (), any_device: bool = False
 ) -> tuple[Record | None, str | None]:
     """(record, status) of a run with the identity `wanted` (but some of it): a complete one, else
     one that another process is working on (its status: HELD), else the one furthest on that can be
     gone on with, else (None, None). A run's copy is not gone on with: it was made to be kept; nor
-    is one in a zip."""
+    is one in a zip. any_device: those that are complete or worked on may be of another device than
+    the wanted one, which alone can go on with its own."""
+    elsewhere = {*but, "device"} if any_device else but
     unfinished: list[tuple[float, str, Record, str]] = []
     for run in run_folders(folder):
         try:
             record = read_record(run)
         except Unreadable:
             continue  # the figures name it
-        if not same(record.identity, wanted, but):
+        if not same(record.identity, wanted, elsewhere):
             continue
         if record.status == "COMPLETED":
             try:
@@ -53,6 +55,8 @@ def find(
             continue
         try:
             with sole_user(run):
+                if not same(record.identity, wanted, but):
+                    continue
                 checkpoint = checkpoints.load(run)
                 if checkpoint:
                     position = checkpoint["study"]["position"]
@@ -91,12 +95,11 @@ def known(
 
     load: `forgetting.data.load`, or what remembers its answers. elsewhere: the run will not be on
     this machine, which cannot know what an automatic device and precision are there. Where the
-    device is automatic, a complete run of any is the run.
+    device is automatic, a run that any has completed, or is working on, is the run.
     """
     was_auto, any_device = settings["dataset.name"] == "auto", settings["device"] == "auto"
-    folder = Path(settings["results_dir"])
     asked = {key: settings[key] for key in ("device", "precision")} if elsewhere else {}
-    here = {**settings, "device": "cpu"} if elsewhere else dict(settings)
+    here = {**settings, "device": "cpu", "precision": "fp32"} if elsewhere else dict(settings)
     # Not on a GPU: its memory is for the runs.
     settings, dataset = resolve(here, study.least_classes, load, onto_device=False)
     settings |= asked
@@ -107,9 +110,7 @@ def known(
     files = study.parse(settings[study.arm]).content
     facts = {"images": dataset.fingerprint, "files": files, **study.facts(settings)}
     wanted = identity(study, settings, **facts)
-    record, status = find(folder, wanted, ["device", *open_here] if any_device else open_here)
-    if any_device and status != "COMPLETED":  # only where it began can it be gone on with
-        record, status = find(folder, wanted, open_here)
+    record, status = find(Path(settings["results_dir"]), wanted, open_here, any_device)
     done, seconds = 0.0, None
     if status == "COMPLETED":
         done, seconds = 1.0, record.seconds

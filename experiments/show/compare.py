@@ -21,7 +21,7 @@ from experiments.sweeps.kept import claims
 from forgetting.measures import FALLS, ROUND_ROBIN_AUC, Measure, is_distance, known
 
 # They follow from the images or the machine, and are no question that a study asks.
-NOT_COMPARED = (*FACTS, "dataset.name", "device", "precision")
+NOT_COMPARED = (*FACTS, "dataset.name", "precision")
 FEWEST_UNITS = 2  # that two values of a setting must share
 MOST_CURVES = 10  # of a panel
 

@@ -58,11 +58,11 @@ def groups(runs: Iterable[StoredRun], study: str) -> list[Group]:
     it is the same run beside all of them. Omission twins stand in none: they are there to tell what
     others remember (experiments/show/memory.py).
     """
-    alike: dict[str, list[StoredRun]] = {}
+    by_shared: dict[str, list[StoredRun]] = {}
     for run in runs:
         if run.study == study and not run.identity.get("stream.omit"):
-            alike.setdefault(as_text(shared_of(run)), []).append(run)
-    kinds = [(shared_of(members[0]), members) for members in alike.values()]
+            by_shared.setdefault(as_text(shared_of(run)), []).append(run)
+    kinds = [(shared_of(members[0]), members) for members in by_shared.values()]
     together = [
         (kind, [run for other, members in kinds if _within(other, kind) for run in members])
         for kind, _ in kinds

@@ -80,8 +80,9 @@ def planted(found: Sequence[Group]) -> Figure:
     told apart those of claims, and the baseline, have curves."""
 
     def draw(part, group):
-        arms = with_curves(group, [arm for arm in arms_of(group) if arm != SUPERVISED])
-        said = "" if len(arms) == len({*arms_of(group)} - {SUPERVISED}) else ", of the claims' arms"
+        own = [arm for arm in arms_of(group) if arm != SUPERVISED]
+        arms = with_curves(group, own)
+        said = "" if arms == own else ", of the claims' arms"
         switches = [s for s in STREAMS if any(_switch(run) == s for run in group.runs)]
         axes = part.subplots(1, len(switches) + 1, squeeze=False)[0]
         for axis, switch in zip(axes, switches, strict=False):

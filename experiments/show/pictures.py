@@ -69,7 +69,8 @@ FIGURES = {
         "Figure 2: what the discriminator knows of the classes while the GAN trains",
         "Test accuracy of a linear classifier on the frozen discriminator's features: of its final "
         "layer, where the runs have that, and of its best block. A fall is forgetting. A cross: "
-        "the classifier did not converge.",
+        "the classifier did not converge. Of more than ten arms those of claims and the GANs "
+        "without a method beside have curves.",
         gan_figures.figure2,
         gan_figures.probed,
         live=True,
