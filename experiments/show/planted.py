@@ -48,13 +48,9 @@ class Planted:
         first one's: what a method keeps that has nothing to hold before; None where that is
         nothing, and for a GAN, which has no turns."""
         first, later = self.kept[1], self.kept[2:]
-        if not meets_turns(self.run) or first <= 0 or not later.size:
+        if "stream.switch" not in self.run.identity or first <= 0 or not later.size:
             return None
         return float(later.mean() / first)
-
-
-def meets_turns(run: StoredRun) -> bool:
-    return run.study == "sequential_tasks"
 
 
 def planted(runs: Sequence[StoredRun]) -> list[Planted]:
