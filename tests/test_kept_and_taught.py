@@ -12,7 +12,7 @@ from stubs import stub
 from experiments.run.stored import stored_runs
 from experiments.show import kept_and_taught
 from experiments.show.arms import colour_of
-from experiments.show.compare import claimed_pairs
+from experiments.show.compare import claimed_pairs, comparisons
 from experiments.show.gan import figure2
 from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
@@ -128,7 +128,18 @@ def test_of_more_arms_than_can_be_told_apart_those_of_claims_have_curves(found):
     assert drawn == {colour_of(arm) for arm in group.arms() if arm in claimed}
     assert len(drawn) < len(many) and "claims' arms" in moving.get_title("left")
     assert len(plane.get_legend().get_texts()) == len(many) + 2
-    assert moving.figure.figure.get_figheight() > 2.9 and "claims" not in plane.get_title("left")
+    usual = kept_and_taught.planted(kept_and_taught.planted_of(found))
+    assert moving.figure.figure.get_figheight() > usual.get_figheight()
+    assert "claims" not in plane.get_title("left")
+
+
+def test_planted_and_not_are_compared_but_in_what_is_taught_which_is_the_same(found):
+    taught = np.mean(BARE[1:]) - BARE[0]
+    both = [replace(of, result=of.result | {"taught": taught}) for of in found]
+    compared = list(comparisons(groups(both, "sequential_tasks")))
+    of_planting = {of.measure.name for of in compared if of.subtrahend == "plant_updates=0"}
+    assert of_planting and "taught" not in of_planting
+    assert "taught" in {of.measure.name for of in compared}
 
 
 def test_the_table_holds_the_same_numbers(found):

@@ -98,7 +98,7 @@ def planted(found: Sequence[Group]) -> Figure:
 def _height(group: Group) -> float:
     """Inches: the legend has a line and more for each arm."""
     lines = sum(wrapped(arm, NAME).count("\n") + 1 for arm in arms_of(group))
-    return max(2.9, 1.1 + 0.14 * lines)
+    return max(3.4, 1.1 + 0.14 * lines)
 
 
 def _switch(run: StoredRun) -> str:
@@ -112,7 +112,8 @@ def _draw_curves(axis, group: Group, arms: Sequence[str], switch: str) -> None:
             runs = [run for run in of_arm if bool(run.config["plant_updates"]) == plants]
             if runs:
                 line = {"color": colour_of(arm), "linestyle": style, "linewidth": 1}
-                draw_curve(axis, runs, FINAL_LAYER, **line)
+                opacity = 0.25 if plants else 0.1  # where both are drawn, bands lie on each other
+                draw_curve(axis, runs, FINAL_LAYER, opacity, **line)
     draw_references(axis, group.runs, FINAL_LAYER)
     axis.set_xlabel("updates of the generator" if switch == LIVE else "iterations")
     axis.locator_params(axis="x", nbins=4)
@@ -149,7 +150,8 @@ def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
     axis.axhline(0, color="0.6", linestyle=":", linewidth=0.8, zorder=0)
     axis.set(xlabel="kept (planted minus not)", ylabel="taught (above untrained)")
     axis.locator_params(axis="x", nbins=3)
-    axis.set_title("filled: moving; open: not", fontsize="small")
+    if len(switches) > 1:
+        axis.set_title("filled: moving; open: not", fontsize="small")
     axis.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -181,10 +181,10 @@ def of_units(runs: Iterable[StoredRun], values: Callable[[StoredRun], ArrayLike]
     return np.stack([np.mean(those, axis=0) for those in found.values()])
 
 
-def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
-    """A metric's mean over runs of equal settings, with its 95 % t band; a thin line a seed where
-    there are two, whose band would be 13 standard errors wide to either side. Of runs that are not
-    complete a dashed line each."""
+def draw_curve(axis, runs: Sequence[StoredRun], metric: str, opacity: float = 0.25, **line) -> None:
+    """A metric's mean over runs of equal settings, with its 95 % t band of this opacity; a thin
+    line a seed where there are two, whose band would be 13 standard errors wide to either side. Of
+    runs that are not complete a dashed line each."""
     whole = completed(runs)
     if whole:
         steps = whole[0].metrics[metric][0]
@@ -194,7 +194,7 @@ def draw_curve(axis, runs: Sequence[StoredRun], metric: str, **line) -> None:
         if len(curves) == 2:
             axis.plot(steps, curves.T, color=line["color"], alpha=0.5, linewidth=0.4)
         else:
-            axis.fill_between(steps, low, high, color=line["color"], alpha=0.25, linewidth=0)
+            axis.fill_between(steps, low, high, color=line["color"], alpha=opacity, linewidth=0)
     for i, run in enumerate(unfinished(runs)):
         named = {"label": None} if whole or i else {}  # one entry of a legend
         axis.plot(*run.metrics[metric], **line | named | {"linestyle": "--"})

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 
 from experiments.run.stored import StoredRun
 from experiments.show.plotting import completed
@@ -38,4 +39,6 @@ def draw_references(axis, runs: Sequence[StoredRun], metric: str) -> None:
         # The pixels and an untrained net can be close: one is named below its line.
         side = "top" if len(found) > 1 and value == lowest else "bottom"
         place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": side}
-        axis.text(1, value, words, fontsize="xx-small", color="0.3", **place)
+        named = axis.text(1, value, words, fontsize="xx-small", color="0.3", **place)
+        # Curves may cross it.
+        named.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
