@@ -180,6 +180,23 @@ def test_the_joint_reference_stands_in_the_groups_it_is_of(runs):
     assert opponents.with_joint([]) == []
 
 
+def test_what_was_planted_or_stays_is_shown_only_where_nothing_like_it_moves():
+    def made(switch, planted, width=16):
+        return [
+            stub(MET, unit=unit, method="rotation", width=width, plant_updates=planted,
+                 stream_switch=switch)
+            for unit in (1, 2)
+        ]  # fmt: skip
+
+    moves, others = made("abrupt", 0), [*made("none", 0), *made("abrupt", 50), *made("none", 50)]
+    gradual, wide = made("gradual", 0), made("abrupt", 50, width=32)
+    found = opponents.in_turn(groups([*moves, *others, *gradual, *wide], STUDY))
+    settings = ("stream.switch", "plant_updates", "width")
+    shown = [tuple(group.readable_settings()[key] for key in settings) for group in found]
+    assert shown == [("abrupt", 0, 16), ("gradual", 0, 16), ("abrupt", 50, 32)]
+    assert len(opponents.in_turn(groups(others, STUDY))) == 3
+
+
 def test_opponents_of_another_gan_or_number_are_never_pooled():
     others = [stub(MET, unit=4, model="ssgan"), stub([r[:2] for r in MET[1:3] + MET[4:]], unit=5)]
     found = groups([*(stub(MET, unit=unit) for unit in (1, 2)), *others], STUDY)

@@ -16,12 +16,16 @@ from experiments.run.packed import files_of
 from experiments.run.stored import run_folders, runs_and_rest
 from experiments.run.study import studies
 from experiments.show import grids
+from experiments.show.drift import drift_matrix
+from experiments.show.groups import groups
+from experiments.show.intervals import mean_interval
 from experiments.show.memory import with_memory
+from experiments.show.own_tables import SMALLEST
 from experiments.show.planted import with_kept
 from experiments.show.tables import TABLES
-from experiments.show.texts import EMPTY
+from experiments.show.texts import EMPTY, shown
 from experiments.sweeps.plan import read_plan
-from forgetting.measures import meets_fakes
+from forgetting.measures import FINAL_LAYER, meets_fakes
 
 REFERENCE = PROJECT / "results/reference"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -98,6 +102,7 @@ def test_pages_show_their_tables(frames):
             *["memory", "differences"],
             *["measures", "differences"],
             *["memory", "differences"],
+            *["kept_and_taught", "differences", "kept_and_taught", "kept_and_taught"],
         ],
     }
 
@@ -111,6 +116,27 @@ IN_SHORT = {
         "and more than with the same images under shuffled rotation labels": "above shuffled",
         "with replay, too, it remembers more with the rotation loss than without": (
             "rotation and replay, replay alone"
+        ),
+    },
+    "planted knowledge": {
+        "a discriminator keeps less of what it knew when its opponents move than when they all "
+        "stay": "kept: less where opponents move",
+        "it keeps more with replay than without": "replay above vanilla",
+        "with room (width 64) it keeps more with the rotation loss than without": (
+            "rotation, too, at width 64"
+        ),
+        "what rotation adds to what is kept is more at width 64 than at 16": "more than at 16",
+        "the rotation loss teaches it more than plain training does": (
+            "taught: rotation above vanilla"
+        ),
+        "and more than the same images under shuffled rotation labels do": "above shuffled",
+        "what rotation adds to a planted net's end is more where opponents move than where they "
+        "all stay": "rotation's gain at the end: above where all stay",
+    },
+    "rotation and replay together": {
+        "and teach as much as rotation does": "teach as rotation does",
+        "rotation and replay together keep as much as replay does": (
+            "keep as replay does, which says little"
         ),
     },
     "a classifier: gain from cycle to cycle": {
@@ -160,7 +186,7 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
         ),
         (
             "README.md",
-            "replay of 1,000 old fakes {} (ten recordings)",
+            "replay of 1,000 old fakes {} (ten recordings;",
             "differences",
             more_of("replay"),
             "difference",
@@ -170,6 +196,30 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
             "a linear probe differs by {} (three seeds)",
             "claims",
             {"claim": "ssgan's final probe is above uncond's"},
+            "difference",
+        ),
+        (
+            "README.md",
+            "a linear probe finds {} less",
+            "claims",
+            {
+                "claim": "a discriminator keeps less of what it knew when its opponents move than "
+                "when they all stay"
+            },
+            "difference",
+        ),
+        (
+            "README.md",
+            "The loss teaches {} beside",
+            "claims",
+            {"claim": "the rotation loss teaches it more than plain training does"},
+            "difference",
+        ),
+        (
+            "docs/claims.md",
+            "replay keeps only {} more",
+            "claims",
+            {"claim": "it keeps more with replay than without"},
             "difference",
         ),
         ("docs/paper.md", "rotation loss ({})", "measures", GAIN, "rotation"),
@@ -198,7 +248,7 @@ def test_other_settings_are_compared_with_the_claims_on_the_same_recordings(word
     """of: what tells the settings from those of the plan `opponents`."""
     table = load_measures(REFERENCE)
     table = table[(table.metric == metric) & (table.arm == "vanilla")]
-    usual = table.settings.str.contains("loss=bce.*switch=abrupt, width=16")
+    usual = table.settings.str.contains("loss=bce.*relearning=True.*switch=abrupt, width=16")
     other = table.settings.str.contains(of)
     table = table.assign(arm=np.where(usual, "usual", of), settings="")[usual | other]
     (row,) = compare(table, baseline="usual").itertuples()
@@ -206,10 +256,87 @@ def test_other_settings_are_compared_with_the_claims_on_the_same_recordings(word
     assert said in " ".join((PROJECT / "docs/results.md").read_text().split())
 
 
+def test_captions_say_of_settings_only_what_the_preset_does_not(runs):
+    """The settings of most shipped runs follow from their preset, and from their stream."""
+    plain = grids.without_grids(runs)
+    titles = [g.title for name in ("sequential_tasks", "gan_probe") for g in groups(plain, name)]
+    assert len(set(titles)) == len(titles)
+    on = "CIFAR-10 (JPEG q75), preset cpu"
+    assert {on, f"{on}, opponents=8 of uncond, stream.name=fakes"} <= set(titles)
+    assert sum(" loss=hinge" in title for title in titles) == 1
+    assert not any("loss=bce" in title or "dataset.size=16" in title for title in titles)
+
+
+def planted(runs, arm="vanilla", width=32, switch="abrupt", planted=True):
+    """The runs of the plan `planted`, by recording."""
+    wanted = (arm, width, switch, 1500 if planted else 0)
+    of = ("width", "stream.switch", "plant_updates")
+    some = [run for run in runs if run.collection == "planted"]
+    some = [run for run in some if (run.arm, *(run.identity.get(key) for key in of)) == wanted]
+    return sorted(some, key=lambda run: run.seed)
+
+
+def test_what_is_told_of_planted_nets(runs, frames):
+    text = " ".join((PROJECT / "docs/results.md").read_text().split())
+
+    def above_untrained(some, at):
+        return shown(
+            mean_interval([
+                run.metrics[FINAL_LAYER][1][at] - run.result["probe_final_layer_untrained"]
+                for run in some
+            ]),
+            "+",
+        )  # fmt: skip
+
+    narrow, wide = planted(runs), planted(runs, width=64)
+    assert len(narrow) == len(wide) == 10
+    assert f"Planting raises the final layer's probe by {above_untrained(narrow, 0)} at" in text
+    assert f"({above_untrained(narrow, -1)} at width 32)" in text
+    assert f"({above_untrained(wide, -1)} at 64)" in text
+    kept = {
+        (arm, width, switch): np.array([of.result["kept"] for of in some])
+        for arm in ("vanilla", "rotation", "replay")
+        for width in (16, 32, 64)
+        for switch in ("abrupt", "none")
+        if len(some := planted(runs, arm, width, switch)) == 10
+    }
+    stay = mean_interval(kept["rotation", 32, "none"] - kept["vanilla", 32, "none"])
+    assert f"it keeps less than plain training, by {shown(stay, '+')}" in text
+    more = {
+        (arm, width): (kept[arm, width, "abrupt"] - kept["vanilla", width, "abrupt"]).mean()
+        for arm, width in (("replay", 32), ("rotation", 64), ("rotation", 16))
+    }
+    replay, at_64, at_16 = more.values()
+    assert f"what replay keeps more ({replay:.3f})" in text
+    assert f"{at_64:.3f}" == f"{at_64 - at_16:.3f}" and f"16 (both {at_64:.3f})" in text
+    # Each is smaller than what its claim said to matter.
+    smallest = dict(zip(frames["claims"]["claim"], frames["claims"][SMALLEST], strict=True))
+    assert replay < float(smallest["it keeps more with replay than without"])
+    assert at_64 < float(
+        smallest["with room (width 64) it keeps more with the rotation loss than without"]
+    )
+    room = "what rotation adds to what is kept is more at width 64 than at 16"
+    assert at_64 - at_16 < float(smallest[room])
+
+
+def test_what_is_told_of_features_that_come_back(runs):
+    text = " ".join((PROJECT / "docs/results.md").read_text().split())
+    told = []
+    for arm in ("vanilla", "rotation", "replay"):
+        matrix = drift_matrix(planted(runs, arm)).to_numpy()
+        # Row 0 is of the planted net; turns 9 to 16 are the generators' second ones.
+        second = range(9, 17)
+        own = np.mean([matrix[turn, turn - 8] for turn in second])
+        others = [matrix[turn, j] for turn in second for j in range(1, turn) if j != turn - 8]
+        told += [f"{own:.2f}", f"{np.mean(others):.2f}"]
+    words = re.search(r"Between the ends of.*No claim", text)[0]
+    assert re.findall(r"0\.\d\d", words) == told
+
+
 def test_no_other_number_of_a_result_is_in_the_readmes_sentences():
     text = (PROJECT / "README.md").read_text()
     text = re.sub(r"```.*?```|^(    |\|).*$", "", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 5 + 2
+    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 7 + 2
 
 
 @pytest.mark.parametrize("seeds", [3, 4])

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from conftest import PROJECT
 
 from experiments.run.stored import stored_runs
 from experiments.show import drawings as figures
+from experiments.show import report
 from experiments.show.report import _for_each, _of_any_seed
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -75,6 +77,39 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_the_page_is_small(page):
     """With all shipped runs."""
     assert page.stat().st_size < 4e6
+
+
+def expanded(table: str) -> list[list[str]]:
+    """The cells of an HTML table's body, what covers several rows in each of them."""
+    rows, above = [], {}
+    for line in re.findall(r"<tr>(.*)</tr>", table.partition("<tbody>")[2]):
+        cells, row = re.findall(r"<td([^>]*)>([^<]*)</td>", line), []
+        while cells or len(row) in above:
+            rest, text = above.pop(len(row), (0, ""))
+            if not rest:
+                attributes, text = cells.pop(0)
+                span = re.search(r'rowspan="(\d+)"', attributes)
+                rest = int(span[1]) if span else 1
+            if rest > 1:
+                above[len(row)] = (rest - 1, text)
+            row.append(text)
+        rows.append(row)
+    return rows
+
+
+def test_of_which_runs_rows_are_stands_once_a_screen():
+    n = report.SCREEN + 3
+    settings = ["width=8"] * n + ["width=9", "width=8"]
+    numbers = list(map(str, range(n + 2)))
+    table = pd.DataFrame(
+        {"data": "d", "settings": settings, "arm": "vanilla", "difference": numbers}
+    )
+    made = report._table(table)
+    assert expanded(made) == table.to_numpy().tolist()
+    spans = re.findall(r'rowspan="(\d+)">([^<]*)<', made)
+    assert spans == [("20", "d"), ("20", "width=8"), ("5", "d"), ("3", "width=8")]
+    # Where other columns come first, rows are read one by one.
+    assert "rowspan" not in report._table(table[["difference", "data", "settings"]])
 
 
 def test_it_begins_with_the_answer(page):

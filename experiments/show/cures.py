@@ -111,7 +111,8 @@ def with_cures(found: Sequence[Group]) -> list[Group]:
                 runs |= {run.folder: run for run in best.runs}
                 columns += of_source
                 title = of_source[0].title.partition(":")[0]
-                differs += [f"{title}: {best.differs}"] if best.differs else []
+                told = best.beside_its_preset
+                differs += [f"{title}: {told}"] if told else []
         if columns:
             result.append(SideBySide([*runs.values()], "; ".join(differs), columns))
     return result

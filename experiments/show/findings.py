@@ -9,7 +9,6 @@ from experiments.show.compare import difference, measures_of
 from experiments.show.groups import Group, groups
 from experiments.show.texts import shown, units
 from forgetting.measures import meets_fakes
-from forgetting.names import natural
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ QUESTIONS = (
 
 def sentences(runs: Sequence[StoredRun]) -> list[str]:
     """The answers, each of the group with the latest run of those that have one: by their ids,
-    which are numbers in a folder. Beside the study's second arm they are of methods of one's own.
-    """
+    which are numbers in a folder. Shipped runs have names, and of their groups the largest is
+    meant. Beside the study's second arm they are of methods of one's own."""
     found = []
     for question in QUESTIONS:
         of = groups([run for run in runs if question.of(run)], question.study)
@@ -44,8 +43,9 @@ def sentences(runs: Sequence[StoredRun]) -> list[str]:
     return found
 
 
-def _latest(group: Group) -> list:
-    return max(natural(run.id) for run in group.runs)
+def _latest(group: Group) -> tuple:
+    numbered = [int(run.id) for run in group.runs if run.id.isdecimal()]
+    return max(numbered, default=-1), len(group.runs)
 
 
 def _answers(question: Question, group: Group) -> list[str]:

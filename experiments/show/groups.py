@@ -10,6 +10,7 @@ from experiments.run.stored import StoredRun
 from experiments.run.study import studies
 from experiments.sweeps.claims import HASH
 from forgetting.names import natural
+from forgetting.settings import flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,20 @@ class Group:
     @property
     def title(self) -> str:
         run = self.runs[0]
-        return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.differs]))
+        return ", ".join(filter(None, [run.data, f"preset {run.preset}", self.beside_its_preset]))
+
+    @property
+    def beside_its_preset(self) -> str:
+        """What tells it from others, less what its preset says already."""
+        run, told = self.runs[0], self.differs
+        study = studies()[run.study]
+        whole = flat(run.config)
+        usual = {key: setting.default_in(whole) for key, setting in study.settings.items()}
+        usual |= study.chosen_by(run.preset, whole)
+        for key, value in self.readable_settings().items():
+            if key in usual and as_text({key: value}) == as_text({key: usual[key]}):
+                told = re.sub(rf"(^|, ){re.escape(f'{key}={value}')}(?=, |$)", "", told)
+        return told.removeprefix(", ")
 
     def readable_settings(self, but: Collection[str] = ()) -> dict[str, Any]:
         """What its runs share of what they compute from, flat, but some of it."""

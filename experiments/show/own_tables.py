@@ -181,4 +181,4 @@ def _texts(of: Judged) -> str:
 
 
 def _p(p: float) -> str:
-    return "" if np.isnan(p) else f"{p:.3f}"
+    return "" if np.isnan(p) else "<0.001" if p < 0.0005 else f"{p:.3f}"

@@ -174,7 +174,7 @@ FIGURES = {
         "channels: what resembles it needs no memory. Below: the first generator's fakes over "
         "time; shaded while it is at hand, the dashed line ends a cycle, dotted is chance.",
         opponent_figures.opponents,
-        opponent_figures.with_joint,
+        opponent_figures.in_turn,
         "python experiments/sweep.py opponents --preset cpu",
         live=True,
     ),

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import pandas as pd
 from PIL import Image, features
@@ -30,8 +31,8 @@ img { width: 100%; min-width: 38rem; height: auto; display: block; }
 table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-width: 38rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid #ddd; }
-td { min-width: 11rem; } .narrow { white-space: nowrap; min-width: 0; }
-td.words { min-width: 34rem; }
+th, td { white-space: nowrap; } .text { white-space: normal; min-width: 11rem; }
+td.words { white-space: normal; min-width: 34rem; }
 .origin, .long > summary { font-size: .85rem; color: #444; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .85rem; }
 summary { cursor: pointer; } summary h2 { display: inline; }
@@ -43,6 +44,8 @@ nav p { overflow-wrap: anywhere; } nav a { display: inline-block; margin-right: 
 LONG = 40  # rows, from which a table is folded away
 MOST_WRAPPED = 28  # letters of a cell that is not broken into lines
 WORDS = 100  # letters from which a cell is wide
+WHERE = ("data", "preset", "settings")  # columns that many rows have alike
+SCREEN = 20  # rows
 HIGHEST = 16383  # pixels that a WebP can have
 
 
@@ -167,38 +170,54 @@ def section(entry: Entry) -> Section:
 
 
 def for_the_screen(png: bytes) -> tuple[str, bytes]:
-    """(kind, content) of the same picture: as WebP, lossless or not, whichever is smaller; as it is
-    where that cannot be."""
+    """(kind, content) of the same picture: as WebP, of 256 colours or a photograph's way, whichever
+    is smaller; as it is where that cannot be."""
     with Image.open(io.BytesIO(png)) as opened:
         picture = opened.convert("RGB")
     if max(picture.size) > HIGHEST or not features.check("webp"):
         return "png", png
     contents = []
-    for options in ({"lossless": True}, {"quality": 80}):
+    few_colours = picture.quantize(256).convert("RGB")
+    for shown, options in ((few_colours, {"lossless": True}), (picture, {"quality": 80})):
         file = io.BytesIO()
-        picture.save(file, "webp", **options)
+        shown.save(file, "webp", **options)
         contents.append(file.getvalue())
     return "webp", min(contents, key=len)
 
 
 def _table(table: pd.DataFrame) -> str:
-    """Without columns of which nothing is known; short cells in one line."""
+    """Without columns of which nothing is known. Where rows begin alike, with what they are of,
+    that stands once a screen."""
     known = table.loc[:, (table != "").any(axis=0)] if len(table) else table
+    of = len(list(takewhile(WHERE.__contains__, known)))
+    rows = list(known.itertuples(index=False, name=None))
+    covered, body = [0] * of, []  # for how many more rows a cell above covers the column
+    for i, row in enumerate(rows):
+        cells = []
+        for j, text in enumerate(row):
+            if j < of and covered[j]:
+                covered[j] -= 1
+                continue
+            below = _alike_below(rows[i : i + SCREEN], j) if j < of else 1
+            if j < of:
+                covered[j] = below - 1
+            cells.append(_cell("td", text or EMPTY, below))
+        body.append(f"<tr>{''.join(cells)}</tr>\n")
+    head = "".join(_cell("th", column) for column in known)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(body)}</tbody></table>"
 
-    def cells(tag: str, texts: Sequence[str]) -> str:
-        return "".join(f"<{tag}{_class(text)}>{_text(text)}</{tag}>" for text in texts)
 
-    head = cells("th", list(known.columns))
-    rows = (cells("td", [text or EMPTY for text in row]) for row in known.itertuples(False, None))
-    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+def _alike_below(rows: Sequence[Sequence[str]], j: int) -> int:
+    """How many rows from the first on agree with it in all columns up to j."""
+    part = rows[0][: j + 1]
+    return len(list(takewhile(lambda row: row[: j + 1] == part, rows)))
 
 
-def _class(text: str) -> str:
-    """By which a short cell is not broken into lines, and a long one into few."""
-    if len(text) <= MOST_WRAPPED:
-        return ' class="narrow"'
-    return ' class="words"' if len(text) > WORDS else ""
+def _cell(tag: str, text: str, rows: int = 1) -> str:
+    """A short cell is not broken into lines, and a long one into few."""
+    kind = "words" if len(text) > WORDS else "text" if len(text) > MOST_WRAPPED else ""
+    spans = f' rowspan="{rows}"' if rows > 1 else ""
+    return f"<{tag}{spans}" + (f' class="{kind}"' if kind else "") + f">{_text(text)}</{tag}>"
 
 
 def _origin(entry: Entry) -> str:

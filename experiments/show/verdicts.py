@@ -57,7 +57,8 @@ class Judged(NamedTuple):
 
 def judged(found: Sequence[Group]) -> list[Judged]:
     """The claims of the plans, wherever the groups' runs say something of them. found:
-    all groups, of both studies, since a family may be of both."""
+    all groups, of both studies, since a family may be of both. A family's claims are in the order
+    in which they were declared."""
     declared = _declared(found)
     looked_at: dict[tuple, Judged] = {}
     for claim in declared:
@@ -71,7 +72,11 @@ def judged(found: Sequence[Group]) -> list[Judged]:
                 if of_key not in looked_at and not (bare and claim in shipped(claim.study)):
                     looked_at[of_key] = of
     order = {id(group): i for i, group in enumerate(found)}
-    return _corrected(sorted(looked_at.values(), key=lambda of: order[id(of.group)]), declared)
+    by_group = sorted(looked_at.values(), key=lambda of: order[id(of.group)])
+    families = list(dict.fromkeys(of.claim.family for of in by_group))
+    place = {id(claim): i for i, claim in enumerate(declared)}
+    by_group.sort(key=lambda of: (families.index(of.claim.family), place[id(of.claim)]))
+    return _corrected(by_group, declared)
 
 
 def not_judged(found: Sequence[Group], judged: Sequence[Judged]) -> list[str]:
