@@ -315,6 +315,9 @@ def test_what_is_told_of_planted_nets(runs, frames):
     assert at_64 < float(
         smallest["with room (width 64) it keeps more with the rotation loss than without"]
     )
+    for width, within in ((16, 0.028), (32, 0.029)):
+        of = kept["rotation", width, "abrupt"] - kept["vanilla", width, "abrupt"]
+        assert mean_interval(of).within(within), width
     room = "what rotation adds to what is kept is more at width 64 than at 16"
     assert at_64 - at_16 < float(smallest[room])
 
