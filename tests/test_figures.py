@@ -123,6 +123,10 @@ def test_drift_is_drawn_as_stored(found):
         for (_, one), (_, other) in zip(*(table.iterrows() for table in tables), strict=True):
             i, j = steps.index(one["step"]), steps.index(one["earlier"])
             assert values[i, j] == values[j, i] == pytest.approx((one["cka"] + other["cka"]) / 2)
+    planted = Group(
+        [replace(run, identity=run.identity | {"plant_updates": 50}) for run in group.runs], ""
+    )
+    assert [g.runs for g in drift.with_drift([group, planted])] == [planted.runs]
     older = replace(
         group.runs[0], folder=PROJECT / "results/reference/sequential_tasks-cpu-vanilla-0"
     )

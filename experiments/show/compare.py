@@ -18,10 +18,11 @@ from experiments.show.arms import arms_of, baseline, in_order
 from experiments.show.groups import Group
 from experiments.show.intervals import Interval, Learners, by_unit, mean_interval, paired_interval
 from experiments.sweeps.kept import claims
-from forgetting.measures import FALLS, ROUND_ROBIN_AUC, TAUGHT, Measure, is_distance, known
+from forgetting.measures import FALLS, ROUND_ROBIN_AUC, Measure, is_distance, known
 
-# They follow from the images or the machine, and are no question that a study asks.
-NOT_COMPARED = (*FACTS, "dataset.name", "precision")
+# They follow from the images or the machine, and are no question that a study asks; what planting
+# leaves is a measure, `kept`; relearning is measured on copies.
+NOT_COMPARED = (*FACTS, "dataset.name", "precision", "plant_updates", "relearning")
 FEWEST_UNITS = 2  # that two values of a setting must share
 MOST_CURVES = 10  # of a panel
 
@@ -172,8 +173,6 @@ def _of_setting(key: str, group: Group, other: Group) -> Iterator[Comparison]:
         if key not in runs[0][0].identity:
             continue  # the same runs on both sides: the arm does not use the setting
         for measure in measures_of([*runs[0], *runs[1]]):
-            if key == "plant_updates" and measure.name == TAUGHT.name:
-                continue  # a planted run has its twin's
             apart = paired_interval(*(by_learner(those, measure.name) for those in runs))
             if apart and apart.n >= FEWEST_UNITS:
                 names = (f"{arm}, {values[0]}", values[1])
