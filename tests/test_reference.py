@@ -174,27 +174,33 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
 @pytest.mark.parametrize(
     "page,words,table,row,column",
     [
-        ("README.md", "(AUC): {} in its turn", "memory", AT_HAND, "AUC, met"),
+        ("README.md", "(AUC) of {} in their turn", "memory", AT_HAND, "AUC, met"),
         ("README.md", "and {} at the end,", "memory", OF_VANILLA, "AUC, met"),
         ("README.md", "at the end, {} above the same training", "memory", OF_VANILLA, "memory"),
-        ("README.md", "learning rate it adds {} to memory (five", "differences", AS_GAN, "difference"),
         (
             "README.md",
-            "The rotation loss adds {},",
+            "learning rate it adds {} to memory (five",
+            "differences",
+            AS_GAN,
+            "difference",
+        ),
+        (
+            "README.md",
+            "the rotation loss adds {} and",
             "differences",
             more_of("rotation"),
             "difference",
         ),
         (
             "README.md",
-            "replay of 1,000 old fakes {} (ten recordings;",
+            "replay of 1,000 old fakes {} (ten recordings)",
             "differences",
             more_of("replay"),
             "difference",
         ),
         (
             "README.md",
-            "a linear probe differs by {} (three seeds)",
+            "a linear probe differs by {}, and",
             "claims",
             {"claim": "ssgan's final probe is above uncond's"},
             "difference",
@@ -211,7 +217,7 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
         ),
         (
             "README.md",
-            "The loss teaches {} beside",
+            "the loss teaches {} beside",
             "claims",
             {"claim": "the rotation loss teaches it more than plain training does"},
             "difference",
