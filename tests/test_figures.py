@@ -127,6 +127,9 @@ def test_drift_is_drawn_as_stored(found):
         [replace(run, identity=run.identity | {"plant_updates": 50}) for run in group.runs], ""
     )
     assert [g.runs for g in drift.with_drift([group, planted])] == [planted.runs]
+    some = Group([run for run in planted.runs if run.arm != "rotation"], "")
+    only_bare = [run for run in group.runs if run.arm == "rotation"]
+    assert [g.runs for g in drift.with_drift([group, some])] == [some.runs, only_bare]
     older = replace(
         group.runs[0], folder=PROJECT / "results/reference/sequential_tasks-cpu-vanilla-0"
     )

@@ -133,11 +133,15 @@ def test_of_more_arms_than_can_be_told_apart_those_of_claims_have_curves(found):
     assert "claims" not in plane.get_title("left")
 
 
-def test_planted_and_not_are_compared_in_what_is_kept_alone(found):
+def test_planted_and_not_are_compared_in_what_is_kept_and_lengths_of_planting(found):
     compared = list(comparisons(groups(found, "sequential_tasks")))
     named = {of.measure.name for of in compared if "stream.switch=" in of.subtrahend}
     assert {"kept", "taught"} <= named  # other settings are
     assert not any("plant_updates=" in of.subtrahend for of in compared)
+    longer = [of for unit in (1, 2, 3) for of in pair(unit, 0.2, plant_updates=90)]
+    compared = comparisons(groups(with_kept([*found, *longer]), "sequential_tasks"))
+    lengths = {(of.minuend, of.subtrahend) for of in compared if "plant" in of.subtrahend}
+    assert lengths == {("vanilla, plant_updates=90", "plant_updates=50")}
 
 
 def test_the_table_holds_the_same_numbers(found):
@@ -149,6 +153,8 @@ def test_the_table_holds_the_same_numbers(found):
     kept = mean_interval([np.mean(KEPT[1:]) + 0.05 + 0.01 * unit for unit in (1, 2, 3)])
     assert row["kept"] == f"{kept.mean:+.3f} [{kept.low:+.3f}, {kept.high:+.3f}]"
     assert row["planted"].startswith(f"{KEPT[0]:+.3f} [") and row["over"] == "3 recordings"
+    end = mean_interval([PLANTED[-1] + 0.05 + 0.01 * unit - BARE[0] for unit in (1, 2, 3)])
+    assert row["planted, at the end"] == f"{end.mean:+.3f} [{end.low:+.3f}, {end.high:+.3f}]"
     shares = [
         np.mean(np.array(KEPT[2:]) + more) / (KEPT[1] + more)
         for more in (0.05 + 0.01 * unit for unit in (1, 2, 3))

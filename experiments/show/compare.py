@@ -20,9 +20,9 @@ from experiments.show.intervals import Interval, Learners, by_unit, mean_interva
 from experiments.sweeps.kept import claims
 from forgetting.measures import FALLS, ROUND_ROBIN_AUC, Measure, is_distance, known
 
-# They follow from the images or the machine, and are no question that a study asks; what planting
-# leaves is a measure, `kept`; relearning is measured on copies.
-NOT_COMPARED = (*FACTS, "dataset.name", "precision", "plant_updates", "relearning")
+# They follow from the images or the machine, and are no question that a study asks; relearning is
+# measured on copies.
+NOT_COMPARED = (*FACTS, "dataset.name", "precision", "relearning")
 FEWEST_UNITS = 2  # that two values of a setting must share
 MOST_CURVES = 10  # of a panel
 
@@ -147,13 +147,14 @@ def comparisons(found: Sequence[Group]) -> Iterator[Comparison]:
 
 
 def alike_but_one(found: Sequence[Group]) -> Iterator[tuple[str, list[Group]]]:
-    """(setting, the groups that differ in it alone, in the order of its values)."""
+    """(setting, the groups that differ in it alone, in the order of its values). What planting does
+    at all is a measure, `kept`: its lengths are compared with each other."""
     shared = [(group, group.readable_settings()) for group in found]
     keys = dict.fromkeys(key for _, settings in shared for key in settings)
     for key in (key for key in keys if key not in NOT_COMPARED):
         by_rest: dict[str, list[tuple]] = {}
         for group, settings in shared:
-            if key in settings:
+            if key in settings and not (key == "plant_updates" and not settings[key]):
                 rest = {k: v for k, v in settings.items() if k != key}
                 value = settings[key]
                 order = (isinstance(value, str), value if isinstance(value, int | float) else 0)

@@ -84,6 +84,10 @@ class SideBySide(Group):
 
     columns: Sequence[Column]
 
+    @property
+    def beside_its_preset(self) -> str:
+        return self.differs  # put together of each column's
+
 
 def as_method(arm: str) -> str | None:
     """uncond+ewc(weight=10) -> ewc(weight=10), ssgan -> rotation, uncond -> vanilla; None for what

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of
 from experiments.show.gan import panel_an_arm, whole
-from experiments.show.groups import Group, alike
+from experiments.show.groups import Group, without_arms_of
 from experiments.show.plotting import keep, label, leftmost, panels, rows
 
 DRIFT = "drift.csv"
@@ -17,16 +17,13 @@ TICKS = 4
 
 
 def with_drift(found: Sequence[Group]) -> list[Group]:
-    """The runs that kept how their features drift; older ones did not. Of those that were planted
-    and their twins the planted ones."""
+    """The runs that kept how their features drift; older ones did not. Of an arm that was planted,
+    and not, the planted runs."""
     columns = {"step", "earlier", "cka"}
     kept = keep(found, lambda run: (run.folder / DRIFT).exists() and whole(run, DRIFT, columns))
     planted = [group for group in kept if group.planted]
-    return [
-        group
-        for group in kept
-        if group.planted or not any(alike(group, of, ("plant_updates",)) for of in planted)
-    ]
+    bare = without_arms_of((g for g in kept if not g.planted), planted, ("plant_updates",))
+    return [*planted, *bare]
 
 
 def drift(found: Sequence[Group]) -> Figure:

@@ -27,14 +27,15 @@ class Group:
 
     @property
     def beside_its_preset(self) -> str:
-        """What tells it from others, less what its preset says already."""
+        """What tells it from others, less what its preset says already; but how wide its nets are,
+        which is the first that one compares, is always said."""
         run, told = self.runs[0], self.differs
         study = studies()[run.study]
         whole = flat(run.config)
         usual = {key: setting.default_in(whole) for key, setting in study.settings.items()}
         usual |= study.chosen_by(run.preset, whole)
         for key, value in self.readable_settings().items():
-            if key in usual and as_text({key: value}) == as_text({key: usual[key]}):
+            if key in usual and key != "width" and as_text(value) == as_text(usual[key]):
                 told = re.sub(rf"(^|, ){re.escape(f'{key}={value}')}(?=, |$)", "", told)
         return told.removeprefix(", ")
 
@@ -101,6 +102,19 @@ def alike(one: Group, other: Group, but: Collection[str]) -> bool:
     a method that asks for boundaries, those without it lack."""
     a, b = one.readable_settings(but), other.readable_settings(but)
     return all(a[key] == b[key] for key in a.keys() & b.keys())
+
+
+def without_arms_of(
+    found: Iterable[Group], others: Collection[Group], but: Collection[str]
+) -> list[Group]:
+    """The groups less the arms that a group like them has that differs in some settings alone."""
+    result = []
+    for group in found:
+        like = [other for other in others if other is not group and alike(group, other, but)]
+        there = {arm for other in like for arm in other.arms()}
+        left = [run for run in group.runs if run.arm not in there]
+        result += [Group(left, group.differs)] if left else []
+    return result
 
 
 def shared_of(run: StoredRun) -> dict[str, Any]:

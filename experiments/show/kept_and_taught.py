@@ -29,6 +29,7 @@ TOLD = ("plant_updates", "stream.blend")
 DIFFER = (*TOLD, "stream.switch")
 NAME = 20  # characters of an arm's name in a line
 SHARE = "of turn 1's"
+END = "planted, at the end"
 
 
 def with_planted(found: Sequence[Group]) -> list[Group]:
@@ -161,8 +162,9 @@ def planted_of(runs: Sequence[StoredRun]) -> list[Group]:
 
 
 def table(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """By arm and by how its task moves: what was planted, what is kept of it and how long, and what
-    training taught the twins that were not planted."""
+    """By arm and by how its task moves: what was planted, what is kept of it and how long, what
+    training taught the twins that were not planted, and what the planted nets have at the end above
+    the untrained ones."""
     rows = []
     for group in planted_of(runs):
         for arm in arms_of(group):
@@ -181,6 +183,7 @@ def table(runs: Sequence[StoredRun]) -> pd.DataFrame:
         SHARE,
         "half-life",
         "taught",
+        END,
     ]
     return frame(rows, [*columns, "over"])
 
@@ -191,7 +194,8 @@ def _cells(of_arm: Sequence[StoredRun]) -> dict[str, str]:
     if not pairs:
         return {}
     start = {(of.run.unit, of.run.seed): float(of.kept[0]) for of in pairs}
-    found = {"planted": start}
+    ends = {(of.run.unit, of.run.seed): float(of.planted[-1] - of.bare[0]) for of in pairs}
+    found = {"planted": start, END: ends}
     for name, measure in (("kept", KEPT), ("half-life", HALF_LIFE), ("taught", TAUGHT)):
         found[name] = by_learner([of.run for of in pairs], measure.name)
     shares = {(of.run.unit, of.run.seed): of.share_of_first_turn() for of in pairs}

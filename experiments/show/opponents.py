@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, colour_of, wrapped
-from experiments.show.groups import Group, alike
+from experiments.show.groups import Group, without_arms_of
 from experiments.show.memory import is_joint, joint_runs, key_of_all
 from experiments.show.plotting import (
     completed,
@@ -59,21 +59,17 @@ def with_joint(found: Sequence[Group]) -> list[Group]:
 
 
 def in_turn(found: Sequence[Group]) -> list[Group]:
-    """The groups of `with_joint`, but those that were planted, or whose generators all stay, only
-    where no others are like them: what is planted, and kept where all stay, is in the figure
+    """The groups of `with_joint`; of those that were planted, or whose generators all stay, the
+    arms that no group like them has: what is planted, and kept where all stay, is in the figure
     `planted`."""
 
     def plain(group: Group) -> bool:
         return not group.planted and group.readable_settings().get("stream.switch") != "none"
 
     shown = with_joint(found)
-    others = [group for group in shown if plain(group)]
-    but = ("plant_updates", "stream.switch")
-    return [
-        group
-        for group in shown
-        if plain(group) or not any(alike(group, other, but) for other in others)
-    ]
+    first = [group for group in shown if plain(group)]
+    rest = [group for group in shown if not plain(group)]
+    return [*first, *without_arms_of(rest, first, ("plant_updates", "stream.switch"))]
 
 
 def _arms(group: Group) -> list[str]:

@@ -91,7 +91,8 @@ TABLES = {
         "one, before either trains. Kept: the same while they train, mean over the run; of turn "
         "1's: what is kept at the later turns' ends, as a share of that at the first one's; "
         "half-life: the updates until half of it is left, the whole run where more is. Taught: of "
-        "the twin that was not planted, minus the untrained net. " + UNCORRECTED,
+        "the twin that was not planted, minus the untrained net. Planted, at the end: of the "
+        "planted net, minus the untrained one. " + UNCORRECTED,
         lambda runs: [run for group in kept_and_taught.planted_of(runs) for run in group.runs],
         kept_and_taught.table,
     ),
