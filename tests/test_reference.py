@@ -129,7 +129,7 @@ IN_SHORT = {
         ),
         "what rotation adds to what is kept is more at width 64 than at 16": "more so than at 16*",
     },
-    "planted: taught; at the end": {
+    "planted: taught, at the end": {
         "the rotation loss teaches it more than plain training does": "rotation above vanilla",
         "and more than the same images under shuffled rotation labels do": "above shuffled",
         "what rotation adds to a planted net's end is more where opponents move than where they "
@@ -161,7 +161,8 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
     columns = _cells(of_readme[head])
     table = {cells[0]: dict(zip(columns, cells, strict=True)) for cells in map(_cells, lines)}
     claims = frames["claims"]
-    claims = claims[claims["p, Holm"] != ""]
+    # Where two were to be equal, it is by the interval; one seed decides nothing.
+    claims = claims[(claims["p, Holm"] != "") | (claims["verdict"] == "confirmed")]
     verdicts = dict(zip(claims["claim"], claims["verdict"], strict=True))
     assert verdicts.keys() == {words for row in IN_SHORT.values() for words in row}
     for row, of_row in IN_SHORT.items():
@@ -177,7 +178,13 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
     [
         ("README.md", "(AUC) of {} in their turn", "memory", AT_HAND, "AUC, met"),
         ("README.md", "and {} at the end,", "memory", OF_VANILLA, "AUC, met"),
-        ("README.md", "at the end, {} above the same training", "memory", OF_VANILLA, "memory"),
+        (
+            "README.md",
+            "at the end, only {} above the same training",
+            "memory",
+            OF_VANILLA,
+            "memory",
+        ),
         (
             "README.md",
             "learning rate it adds {} to memory (five",

@@ -142,3 +142,13 @@ def test_an_undecided_claim_without_room_for_an_effect_of_interest_is_equivalent
     assert Judged(None, claim, None, interval, p).verdict == verdict
     if verdict != "confirmed":
         assert Judged(None, claim, None, negative(interval), p).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "expected,high,by_interval",
+    [("equivalent", 0.01, True), ("equivalent", 0.03, False), ("above", 0.01, False)],
+)
+def test_where_two_were_to_be_equal_no_p_confirms_it(expected, high, by_interval):
+    claim = Claim("words", "recovery", expected, PAIR, "sequential_tasks", "f", {}, 0.02)
+    interval = Interval(high / 2, 0.0, high, 5, 0.5)
+    assert Judged(None, claim, None, interval, 0.5).by_its_interval == by_interval

@@ -139,7 +139,7 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
                     "difference": shown_difference(apart),
                     "over": units(apart.n, group.runs[0]),
                     "p": _p(apart.p),
-                    "p, Holm": _p(claimed.p) if claimed else "",
+                    "p, Holm": _p(claimed.p) if claimed and not claimed.by_its_interval else "",
                     "family": claimed.claim.family if claimed else "",
                 }
             )
@@ -159,7 +159,7 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
             "verdict": of.verdict,
             "difference": shown(of.difference, "+"),
             "over": units(of.difference.n, of.group.runs[0]),
-            "p, Holm": _p(of.p),
+            "p, Holm": "" if of.by_its_interval else _p(of.p),
             SMALLEST: "" if of.claim.smallest is None else f"{of.claim.smallest:g}",
             "family": of.claim.family,
         }

@@ -42,6 +42,11 @@ class Judged(NamedTuple):
     runs: tuple[StoredRun, ...] = ()
 
     @property
+    def by_its_interval(self) -> bool:
+        """Whether it is confirmed whatever p: two were to be equal, and the interval says so."""
+        return self.claim.expected == EQUIVALENT and self.verdict == "confirmed"
+
+    @property
     def verdict(self) -> str:
         """Whether the result is for the claim; undecided; or equivalent, where it is undecided and
         the interval holds nothing as large as the smallest effect of interest."""
