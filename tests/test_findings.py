@@ -45,6 +45,21 @@ def test_one_seed_decides_nothing(shipped):
     assert sequential.endswith(f" is {of['rotation'] - of['vanilla']:+.3f} (one seed, undecided).")
 
 
+def test_of_gans_the_final_layer_is_told_and_of_older_ones_the_best_block(gan_runs):
+    runs = [run for run in stored_runs(gan_runs) if run.arm in ("uncond", "ssgan")]
+    (line,) = sentences(runs)
+    of = {run.arm: run.result["final_layer_end"] for run in runs if run.seed == 0}
+    assert 'in "final layer\'s probe at the end" is' in line
+    (alone,) = sentences([run for run in runs if run.seed == 0])
+    assert f" is {of['ssgan'] - of['uncond']:+.3f} (one seed, undecided)." in alone
+    older = []
+    for run in runs:
+        rest = {name: value for name, value in run.result.items() if name != "final_layer_end"}
+        older.append(replace(run, result=rest))
+    (line,) = sentences(older)
+    assert "'linear probe at the end'" in line
+
+
 def opponents(past: float, unit: int, method: str, name: str, **settings):
     auc = np.full((4, 4), past)
     run = stub(auc, unit=unit, method=method, **settings)

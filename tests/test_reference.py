@@ -231,7 +231,7 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
             "difference",
         ),
         (
-            "docs/claims.md",
+            "docs/claims_to_come.md",
             "replay keeps only {} more",
             "claims",
             {"claim": "it keeps more with replay than without"},

@@ -13,21 +13,30 @@ from forgetting.measures import meets_fakes
 
 @dataclass(frozen=True)
 class Question:
-    """Of the study's second arm minus its first, in a measure. of: which runs it is asked of."""
+    """Of the study's second arm minus its first. measures: the first of them that both have; of:
+    which runs it is asked of."""
 
     words: str
     study: str
-    measure: str
+    measures: Sequence[str]
     of: Callable[[StoredRun], bool] = lambda run: True
 
 
 QUESTIONS = (
     Question(
-        "Sequential tasks", "sequential_tasks", "cycle_gain", lambda r: not meets_fakes(r.config)
+        "Sequential tasks", "sequential_tasks", ["cycle_gain"], lambda r: not meets_fakes(r.config)
     ),
-    Question("Recorded opponents", "sequential_tasks", "past_auc", lambda r: meets_fakes(r.config)),
-    # A planted net's probe begins above what training is to teach.
-    Question("GAN probe", "gan_probe", "probe_final", lambda r: not r.config.get("plant_updates")),
+    Question(
+        "Recorded opponents", "sequential_tasks", ["past_auc"], lambda r: meets_fakes(r.config)
+    ),
+    # The best block may be the first in all arms, and alike; older runs know no other. A planted
+    # net's probe begins above what training is to teach.
+    Question(
+        "GAN probe",
+        "gan_probe",
+        ["final_layer_end", "probe_final"],
+        lambda r: not r.config.get("plant_updates"),
+    ),
 )
 
 
@@ -57,10 +66,12 @@ def _answers(question: Question, group: Group) -> list[str]:
 
 def _answer(question: Question, group: Group, second: str, first: str) -> str | None:
     run = group.runs[0]
-    apart = difference(group, second, first, question.measure)
-    if apart is None:
+    for measure in question.measures:
+        if apart := difference(group, second, first, measure):
+            break
+    else:
         return None
-    words = {measure.name: measure.words for measure in measures_of(group.runs)}[question.measure]
+    words = {known.name: known.words for known in measures_of(group.runs)}[measure]
     over = f"one {run.unit_is}" if apart.n == 1 else units(apart.n, run)
     verdict = ", undecided" if apart.contains_zero else ""
     return (
