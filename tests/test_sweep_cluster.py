@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, PROJECT, command
+from distributed import CancelledError
+from distributed.comm import CommClosedError
 from test_sweep import LONG_PLAN, PLAN, swept
 from torture import metrics
 
@@ -139,6 +141,22 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
         uninterrupted = [*whole, f"seed={seed}", "results_dir=whole"]
         assert command("sequential_tasks.py", *uninterrupted, cwd=tmp_path).returncode == 0
         assert metrics(runs[seed].folder) == metrics(tmp_path / f"whole/{seed + 1}")
+
+
+class Ended:
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def result(self):
+        raise self.error
+
+
+def test_a_scheduler_lost_while_a_result_is_fetched_is_no_failure_of_the_run():
+    """The connection may close just between that a run has ended and what it says."""
+    for error in (CommClosedError("closed"), CancelledError("run")):
+        with pytest.raises(type(error)):  # by which the sweep says that the scheduler is lost
+            engine._outcome(Ended(error))
+    assert engine._outcome(Ended(ValueError("no\nsense"))) == (1, "ValueError: no sense", 0.0)
 
 
 @pytest.mark.parametrize("number,remote", [(signal.SIGINT, False), (signal.SIGTERM, True)])

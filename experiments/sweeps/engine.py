@@ -262,12 +262,16 @@ def _gpus(worker: dict) -> int:
 
 
 def _outcome(future) -> tuple[int, str, float]:
-    from distributed import KilledWorker
+    """Exit code, last words and seconds; raises what says that the scheduler is lost."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
 
     try:
         return future.result()
     except KilledWorker:
         return WORKER_DIED, "its worker died again and again", 0.0
+    except (CommClosedError, CancelledError):
+        raise
     except Exception as error:  # of Dask itself
         return 1, f"{type(error).__name__}: {' '.join(str(error).split())}", 0.0
 
