@@ -144,6 +144,14 @@ def test_planted_and_not_are_compared_in_what_is_kept_and_lengths_of_planting(fo
     assert lengths == {("vanilla, plant_updates=90", "plant_updates=50")}
 
 
+def test_the_legend_says_which_arm_is_of_fewer_recordings(found):
+    fewer = [of for unit in (1, 2) for of in pair(unit, method="replay")]
+    (group,) = kept_and_taught.planted_of(with_kept([*found, *fewer]))
+    legend = kept_and_taught.planted([group]).axes[-1].get_legend()
+    said = [" ".join(text.get_text().split()) for text in legend.get_texts()]
+    assert said == ["vanilla", "rotation", "replay, 2 recordings"]
+
+
 def test_the_table_holds_the_same_numbers(found):
     table = kept_and_taught.table(found).set_index(["task", "arm"])
     assert list(table.index) == [

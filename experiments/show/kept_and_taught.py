@@ -121,9 +121,12 @@ def _draw_curves(axis, group: Group, arms: Sequence[str], switch: str) -> None:
 
 
 def _draw_plane(axis, group: Group, switches: Sequence[str]) -> None:
-    """Filled where the opponents move abruptly, else open."""
+    """Filled where the opponents move abruptly, else open; how many recordings an arm is of, where
+    that is not all of the group's."""
     for arm in arms_of(group):
-        label = wrapped(arm, NAME)
+        own, all_units = ({run.unit for run in of} for of in (group.of_arm(arm), group.runs))
+        few = f", {units(len(own), group.runs[0])}" if len(own) < len(all_units) else ""
+        label = wrapped(arm + few, NAME)
         for switch in switches:
             runs = [run for run in group.of_arm(arm) if _switch(run) == switch]
             kept, taught = (
