@@ -11,6 +11,7 @@ from experiments.show.compare import alike_but_one, by_learner, measures_of, pai
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval, paired_interval
 from experiments.show.own_tables import claims, measures
+from experiments.show.shipped import SHIPPED
 
 
 @pytest.fixture
@@ -50,6 +51,39 @@ def test_every_measure_of_every_pair_is_compared(found):
     assert claimed["compared"].tolist() == ["rotation - vanilla", "rotation - augment"]
     assert set(claimed["measure"]) == {"cycle_gain"}
     assert claimed["p, Holm"].tolist() == claims(group.runs)["p, Holm"].tolist()
+
+
+def test_ones_own_method_comes_first_and_ones_own_runs_before_the_shipped_ones(found):
+    shipped = [
+        replace(
+            run,
+            folder=SHIPPED / run.id,
+            config=run.config | {"width": 7},
+            identity=run.identity | {"width": 7},
+        )
+        for run in found[0].runs
+    ]
+    mine = [replace(run, arm="mine@77aa") for run in found[0].of_arm("rotation")]
+    table = own_tables.differences([*shipped, *found[0].runs, *mine])
+    told = (table["compared"] + ", " + table["settings"]).drop_duplicates().tolist()
+    own = f"width={found[0].runs[0].config['width']}"
+    assert told[:2] == [f"mine@77aa - vanilla, {own}", f"rotation - vanilla, {own}"]
+    compared = [f"{pair}, width=7" for pair in ("rotation - vanilla", "augment - vanilla")]
+    assert [of for of in told if of.endswith("width=7")][:2] == compared
+    assert told.index(compared[0]) > told.index(f"augment - vanilla, {own}")
+
+
+def test_claims_on_the_same_data_stand_together(found):
+    other = [
+        replace(run, data="other images", identity=run.identity | {"images": "else"})
+        for run in found[0].runs
+    ]
+    table = claims([*found[0].runs, *other])
+    assert list(table.columns)[:3] == ["data", "preset", "claim"]
+    of, claimed = table["data"].tolist(), table["claim"].tolist()
+    half = len(table) // 2
+    assert half and of == [found[0].runs[0].data] * half + ["other images"] * half
+    assert claimed[:half] == claimed[half:]
 
 
 def test_a_variant_is_compared_with_its_arm_too(found):

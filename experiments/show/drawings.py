@@ -20,12 +20,13 @@ from experiments.show.compare import asked_about_fewer
 from experiments.show.forked import each
 from experiments.show.groups import groups
 from experiments.show.memory import twins_of, with_memory
-from experiments.show.page import in_shipped, parts, sides
+from experiments.show.page import parts, sides
 from experiments.show.page import sections as sections_of
 from experiments.show.pictures import FIGURES
 from experiments.show.planted import with_kept
 from experiments.show.plotting import completed, empty, style, which
 from experiments.show.report import Entry, Section, report
+from experiments.show.shipped import in_shipped
 from experiments.show.tables import TABLES
 from experiments.show.texts import latex, markdown
 from forgetting.errors import UserError

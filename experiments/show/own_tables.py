@@ -19,6 +19,7 @@ from experiments.show.grids import without_grids
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import Interval, by_unit, mean_interval
 from experiments.show.memory import Remembered, remembered
+from experiments.show.shipped import is_shipped
 from experiments.show.texts import frame, shown, shown_difference, units, where
 from experiments.show.verdicts import Judged, judged, not_judged
 from experiments.sweeps.claims import shipped
@@ -118,31 +119,33 @@ def _aucs(of: Remembered) -> dict[str, tuple[float, float]]:
 
 def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """Every measure of every arm minus the baseline's, paired by seed, and of values of a setting
-    likewise."""
+    likewise; the user's own runs first, and of these the user's own methods."""
     rows = []
     by_study = [groups(runs, study) for study in STUDIES]
+    every = [group for found in by_study for group in found]
     looked_at = {
         (id(of.group), *map(of.group.named, of.claim.pair or ()), of.measure.name): of
-        for of in judged([group for found in by_study for group in found])
+        for of in judged(every)
     }
-    for found in by_study:
-        for group, differs, a, b, measure, apart in comparisons(found):
-            claimed = looked_at.get((id(group), a, b, measure.name))
-            rows.append(
-                where(group)
-                | {
-                    "settings": differs,
-                    "compared": f"{a} - {b}",
-                    "measure": measure.name,
-                    "in words": measure.words,
-                    "better": measure.better or "",
-                    "difference": shown_difference(apart),
-                    "over": units(apart.n, group.runs[0]),
-                    "p": _p(apart.p),
-                    "p, Holm": _p(claimed.p) if claimed and not claimed.by_its_interval else "",
-                    "family": claimed.claim.family if claimed else "",
-                }
-            )
+    shipped = {id(group): all(map(is_shipped, group.runs)) for group in every}
+    found = [of for those in by_study for of in comparisons(those)]
+    for of in sorted(found, key=lambda of: ("@" not in of.minuend, shipped[id(of.group)])):
+        claimed = looked_at.get((id(of.group), of.minuend, of.subtrahend, of.measure.name))
+        rows.append(
+            where(of.group)
+            | {
+                "settings": of.differs,
+                "compared": f"{of.minuend} - {of.subtrahend}",
+                "measure": of.measure.name,
+                "in words": of.measure.words,
+                "better": of.measure.better or "",
+                "difference": shown_difference(of.difference),
+                "over": units(of.difference.n, of.group.runs[0]),
+                "p": _p(of.difference.p),
+                "p, Holm": _p(claimed.p) if claimed and not claimed.by_its_interval else "",
+                "family": claimed.claim.family if claimed else "",
+            }
+        )
     columns = ["data", "preset", "settings", "compared", "measure", "in words", "better"]
     return frame(rows, [*columns, "difference", "over", "p", "p, Holm", "family"])
 
@@ -169,8 +172,11 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
         # Of the project's claims every cell of a grid would be a family of rows.
         if of.claim not in shipped(of.claim.study) or shown_apart.issuperset(map(id, of.runs))
     ]
-    columns = ["claim", "verdict", "difference", "over", "p, Holm", SMALLEST, "family"]
-    return frame(rows, [*columns, "data", "preset", "settings"])
+    # A claim on other data is the same claim again, and stands with that data's.
+    data = {(row["data"], row["preset"]): i for i, row in reversed(list(enumerate(rows)))}
+    rows.sort(key=lambda row: data[row["data"], row["preset"]])
+    columns = ["data", "preset", "claim", "verdict", "difference", "over", "p, Holm", SMALLEST]
+    return frame(rows, [*columns, "family", "settings"])
 
 
 def _texts(of: Judged) -> str:

@@ -2,17 +2,15 @@
 and tables, and the rest of the shipped ones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from experiments import PROJECT
 from experiments.run.stored import StoredRun
 from experiments.run.study import studies
 from experiments.show.findings import sentences
 from experiments.show.groups import groups
 from experiments.show.memory import that_tell_of
 from experiments.show.report import Entry, Part, Section, section
+from experiments.show.shipped import is_shipped
 
-SHIPPED = PROJECT.resolve() / "results/reference"
 ANSWER = ("claims", "cures", "planted")
 PAPERS = ("figure", "table")  # with which names of the paper's begin
 
@@ -75,11 +73,3 @@ def sides(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[StoredRun]]:
     for side in (mine, others):
         side.update({id(run): run for run in that_tell_of(list(side.values()), runs)})
     return list(mine.values()), list(others.values())
-
-
-def is_shipped(run: StoredRun) -> bool:
-    return in_shipped(run.folder)
-
-
-def in_shipped(folder: str | Path) -> bool:
-    return Path(str(folder)).resolve().is_relative_to(SHIPPED)

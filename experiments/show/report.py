@@ -17,10 +17,10 @@ from experiments.show.texts import EMPTY
 
 TITLE = "Do networks forget when their task keeps moving?"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 0 auto;
        padding: 0 1rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.35rem; margin: 3rem 0 .3rem; }
-h3 { font-size: 1.1rem; margin: 2rem 0 .2rem; } p, ul { margin: .3rem 0; }
+h3 { font-size: 1.1rem; margin: 2rem 0 .2rem; } p, ul { margin: .3rem 0; max-width: 62rem; }
 img { width: 100%; min-width: 38rem; height: auto; display: block; }
 /* Shadows at the sides to which there is more: of four layers two move with what is scrolled. */
 .wide { overflow-x: auto; margin: .8rem 0; background:
@@ -31,7 +31,7 @@ img { width: 100%; min-width: 38rem; height: auto; display: block; }
 table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-width: 38rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid #ddd; }
-th, td { white-space: nowrap; } .text { white-space: normal; min-width: 11rem; }
+td { white-space: nowrap; } .text { white-space: normal; min-width: 11rem; }
 td.words { white-space: normal; min-width: 34rem; }
 .origin, .long > summary { font-size: .85rem; color: #444; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .85rem; }
