@@ -16,7 +16,7 @@ from experiments.run import output
 from experiments.run.beside import cores
 from experiments.run.study import require_own_code
 from experiments.sweeps.engine import gpus, sweep
-from experiments.sweeps.kept import keep
+from experiments.sweeps.kept import keep, warn
 from experiments.sweeps.plan import (
     PLANS,
     PRESETS,
@@ -76,6 +76,7 @@ def main() -> None:
         runs = look_up(study, all_words, folder, elsewhere=bool(options.scheduler))
         if options.dry_run:
             here = 1 if options.scheduler else gpus(runs) or cores()
+            warn(Path(options.plan), arms_of(study, all_words))
             show(runs, options.workers or here)
             return
         print(summary(runs))

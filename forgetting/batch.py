@@ -47,7 +47,11 @@ class Batch:
 
     def add(self, images: torch.Tensor, columns: Mapping[str, torch.Tensor], real: bool) -> None:
         """Put rows (M, 3, S, S) into the objective, behind the others. Raises UserError where fakes
-        are said to be real."""
+        are said to be real, and where a classifier's are said to be fakes."""
+        if not real and self.player == "classifier":
+            raise UserError(
+                'batch.add: all rows of a classifier are real; real=batch.player == "classifier"'
+            )
         targets = columns.get("targets")
         # On a GPU it would have to wait for the answer.
         known = real and self.fake and targets is not None and not targets.is_cuda

@@ -19,6 +19,7 @@ from forgetting.returned import (
     at_most,
     explain_kept_graph,
     metrics_of,
+    require_drawn,
     require_loss,
     require_rows,
 )
@@ -188,6 +189,7 @@ class Learner:
         self.spectral_norm, self.one_for_all = spectral_norm, one_for_all
         self.lr, self.adam_betas, self.classes = lr, adam_betas, classes
         self.methods: dict[str, Method] = {}
+        self._drawn: dict[tuple[str, str], dict | None] = {}  # by method and player, of what kinds
         for method in methods:
             if method.name in self.methods:
                 raise UserError(f"{method.name}: there are two methods of that name")
@@ -250,7 +252,12 @@ class Learner:
 
     def draw(self, player: str, n: int, step: int) -> dict[str, dict[str, torch.Tensor]]:
         """What methods draw for an update, on the CPU, by their names."""
-        return {method.name: method.draw(player, n, step) for method in self._joining(player)}
+        found = {method.name: method.draw(player, n, step) for method in self._joining(player)}
+        for name, drawn in found.items():
+            # Of the first draw the shapes do not count: a reservoir is empty then.
+            kinds = require_drawn(drawn, self._drawn.get((name, player)), name, step)
+            self._drawn[name, player] = kinds if (name, player) in self._drawn else None
+        return found
 
     def losses(self, batch: Batch, drawn: Mapping[str, Mapping]) -> dict[str, tuple]:
         """Name -> (weight, scalar): the objective's and the methods', from one forward pass.

@@ -25,6 +25,26 @@ def require_loss(term: Any, method: str, step: int) -> None:
         raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")
 
 
+def require_drawn(drawn: Any, before: dict | None, method: str, step: int) -> dict:
+    """UserError unless `drawn` is what `Method.draw` is to return: tensors of the names, kinds and
+    shapes that it gave before, which are returned. before: None where that does not count yet."""
+    if not isinstance(drawn, Mapping):
+        kind = type(drawn).__name__
+        raise UserError(f"{method}: its draw must return {{name: tensor}}, not {kind}")
+    for name, value in drawn.items():
+        if not isinstance(value, torch.Tensor) or value.is_cuda:
+            what = "a tensor on the GPU" if isinstance(value, torch.Tensor) else repr(value)
+            raise UserError(f"{method}: its draw must give {name} as a CPU tensor, not {what}")
+    kinds = {name: f"{value.dtype} {tuple(value.shape)}" for name, value in drawn.items()}
+    if before is not None and before != kinds:
+        name = next(n for n in {**before, **kinds} if before.get(n) != kinds.get(n))
+        raise UserError(
+            f"{method}: its draw gives {name} as {kinds.get(name, 'nothing')} at step {step + 1}, "
+            f"and before as {before.get(name, 'nothing')}; a CUDA graph needs the same each time"
+        )
+    return kinds
+
+
 def require_rows(batch: Batch, method: str) -> None:
     """UserError unless the batch that a method's `extend` leaves is whole."""
     n, shape = len(batch.images), tuple(batch.images.shape[1:])

@@ -120,6 +120,10 @@ class ProbeStudy:
             plant_updates=plant_updates,
             **of_gan,
         )
+        waiting = self.gan.at_boundaries() if steps <= turn else []
+        if waiting:
+            often = "boundary_every says how often there is one"
+            print(f"warning: {', '.join(waiting)}: no boundary in {steps} updates; {often}")
         self.plant_updates = plant_updates
         self.discriminator, self.generator = self.gan.discriminator, self.gan.generator
         self.learner = self.gan.learner

@@ -117,6 +117,14 @@ class GAN:
         self.position += 1
         return logged
 
+    def at_boundaries(self) -> list[str]:
+        """The names of the methods that do something where a task ends."""
+        return [
+            name
+            for name, method in self.learner.methods.items()
+            if type(method).boundary is not Method.boundary and method.takes_part("discriminator")
+        ]
+
     def boundary(self) -> None:
         """Let the methods do what they do where a task ends."""
         others = [] if self.generator is None else [self.generator]

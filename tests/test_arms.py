@@ -124,17 +124,41 @@ def test_it_is_swept_drawn_and_compared_with_the_baseline(folder):
     of_idea = table[table["compared"].str.fullmatch(r"my_idea@\w{4} - vanilla")]
     assert {"first_cycle", "cycle_gain", "probe_end"} <= set(of_idea["measure"])
     assert set(of_idea["over"]) == {"2 seeds"}
-    # Its claim is judged, as it was declared when the runs began.
-    of_claim = table[table["family"] == "my_plan"]
-    assert of_claim["measure"].tolist() == ["cycle_gain"]
-    assert re.fullmatch(r"my_idea@\w{4} - shuffled", of_claim["compared"].item())
+    # Its claims are judged, as they were declared when the runs began.
+    of_claims = table[table["family"] == "my_plan"]
+    assert of_claims["measure"].tolist() == ["cycle_gain"] * 2
+    compared = of_claims["compared"].str.replace(r"my_idea@\w{4} - ", "", regex=True)
+    assert sorted(compared) == ["shuffled", "vanilla"]
     claims = pd.read_csv(folder / "out/claims.csv", dtype=str)
-    assert claims["claim"].tolist()[-1].startswith("from the first cycle to the last more is")
+    first, second = claims["claim"].tolist()[-2:]
+    assert first.startswith("from the first cycle to the last more is")
+    assert second.startswith("and more than with shuffled labels (my_idea@")
     (folder / "my_plan.toml").write_text(plan.replace('"above"', '"below"'))
     done = command("sweep.py", *words, cwd=folder)
     assert "warning: the claims of my_plan.toml are not those that its runs began" in done.stdout
     assert 'expected = "above"' in next((folder / "runs/plans").glob("my_plan-*.toml")).read_text()
     assert re.search(r"my_idea@\w{4}", (folder / "out/measures.md").read_text())
+
+
+def test_a_control_of_ones_own_is_a_second_grid(folder):
+    first, second = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (arm,) = re.findall(r"In a claim that arm is `(.*?)`", PAGE)
+    plan = first.replace("[grid]", "[[grid]]").replace("[[claims]]", f"{second}\n[[claims]]", 1)
+    assert plan.count('baseline = "shuffled"') == 1
+    (folder / "my_plan.toml").write_text(
+        plan.replace('baseline = "shuffled"', f'baseline = "{arm}"')
+    )
+    setting = '"shuffled": Setting(False, boolean(), "targets"), "weight"'
+    code = CODE.replace("Setting, number", "Setting, boolean, number")
+    (folder / "my_idea.py").write_text(code.replace('"weight"', setting))
+    done = command("sweep.py", "my_plan.toml", "--dry-run", cwd=folder)
+    assert done.returncode == 0 and "warning" not in done.stdout, done.stderr
+    assert "12 runs: 0 complete, 0 unfinished, 12 to do" in done.stdout
+    assert done.stdout.count("method=./my_idea.py my_idea.shuffled=True") == 3
+    # A claim that these runs cannot tell of is named before they begin.
+    (folder / "my_plan.toml").write_text(plan.replace('"shuffled"\nexp', '"ewc"\nexp'))
+    done = command("sweep.py", "my_plan.toml", "--dry-run", cwd=folder)
+    assert "warning: the claim 'and more than with shuffled labels' is on ewc" in done.stdout
 
 
 def test_all_ways_to_write_an_arm_are_one_arm(folder, run):

@@ -1,14 +1,16 @@
 """What plans declare of their runs."""
 
 import re
+import shutil
 
 import pytest
 from conftest import PROJECT
 
 from experiments.run.stored import stored_runs
+from experiments.show import own_tables
 from experiments.show.compare import measures_of
 from experiments.sweeps.claims import PLANS, claims_of, without_runs
-from experiments.sweeps.kept import claims, keep
+from experiments.sweeps.kept import claims, keep, warn
 from experiments.sweeps.plan import read_plan
 from forgetting.errors import UserError
 from forgetting.measures import is_name
@@ -233,3 +235,33 @@ def test_a_claim_on_an_arm_that_no_run_is_of_is_told(tmp_path, capsys):
     keep(plan, tmp_path / "runs", 0, ["vanilla"])
     said = "warning: the claim 'mine gains' is on mine, and no run of the plan is of that"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "measure,setting,values",
+    [("memory", "stream.omit", "[[], [0]]"), ("kept", "plant_updates", "[0, 100]")],
+)
+def test_a_claim_on_what_twins_tell_needs_them(measure, setting, values, tmp_path, capsys):
+    plan = tmp_path / "plan.toml"
+    text = OWN.format(family="f", expected="above").replace("cycle_gain", measure)
+    plan.write_text(text)
+    warn(plan, ["vanilla", "./mine.py"])
+    said = f"is on {measure}, which twins tell: the plan needs runs of several {setting}\n"
+    assert capsys.readouterr().out == f"warning: the claim 'mine gains' {said}"
+    plan.write_text(text.replace("grid.method", f"grid.{setting} = {values}\ngrid.method"))
+    warn(plan, ["vanilla", "./mine.py"])
+    assert capsys.readouterr().out == ""
+
+
+def test_what_was_written_down_with_runs_to_be_seen_is_called_that(sequential_runs, tmp_path):
+    for seen, words in ((0, ""), (1, ", declared after 1 run"), (9, ", declared after 9 runs")):
+        folder = tmp_path / str(seen)
+        shutil.copytree(sequential_runs, folder)
+        plan = tmp_path / "plan.toml"
+        text = OWN.format(family="f", expected="above").replace("./mine.py", "augment")
+        plan.write_text(text)
+        keep(plan, folder, seen, ["vanilla", "augment"])
+        keep(plan, folder, seen + 2, ["vanilla", "augment"])  # which changes nothing
+        table = own_tables.claims(stored_runs(folder))
+        (verdict,) = table[table["claim"] == "mine gains"]["verdict"]
+        assert verdict in {f"{of}{words}" for of in ("confirmed", "undecided", "against")}

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from experiments.run.stored import stored_runs
 from experiments.show import own_tables
-from experiments.show.compare import alike_but_one, by_learner, measures_of, pairs
+from experiments.show.compare import alike_but_one, by_learner, difference, measures_of, pairs
 from experiments.show.groups import Group, groups
 from experiments.show.intervals import mean_interval, paired_interval
 from experiments.show.own_tables import claims, measures
+from experiments.show.sequential import draw_measure
 from experiments.show.shipped import SHIPPED
 
 
@@ -71,6 +73,16 @@ def test_ones_own_method_comes_first_and_ones_own_runs_before_the_shipped_ones(f
     compared = [f"{pair}, width=7" for pair in ("rotation - vanilla", "augment - vanilla")]
     assert [of for of in told if of.endswith("width=7")][:2] == compared
     assert told.index(compared[0]) > told.index(f"augment - vanilla, {own}")
+
+
+def test_below_a_measure_stands_ones_own_method_where_there_is_one(found):
+    mine = [replace(run, arm="mine@77aa") for run in found[0].of_arm("rotation")]
+    for runs, arm in ((found[0].runs, "rotation"), ([*found[0].runs, *mine], "mine@77aa")):
+        axis = plt.figure().subplots()
+        draw_measure(axis, Group(runs, ""), "cycle_gain")
+        apart = difference(Group(runs, ""), "rotation", "vanilla", "cycle_gain")
+        assert axis.get_xlabel().startswith(f"{arm} - vanilla\n{apart.mean:+.3f}\n[")
+        plt.close()
 
 
 def test_claims_on_the_same_data_stand_together(found):

@@ -105,6 +105,7 @@ def test_a_helper_that_the_file_calls_and_what_a_variant_inherits_may_have_any_n
 NET = CODE.replace("(self, learner):", "(self, learner):\n        self.net = learner.net", 1)
 KEPT = "f = features.float().mean() + getattr(self, 'last', 0.0)\n        self.last = f\n        "
 IN_BUFFER = "f = (features.float() + self.memory).mean()\n        self.memory = f\n        "
+DRAWN = "torch.randint(n, (1,), generator=self.draws)"
 FEWER = 'batch.add(batch.images[:4], {"targets": batch.targets[:4]}, real=True)'
 SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
 
@@ -140,6 +141,21 @@ SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
         (
             CODE + EXTEND.format(SMALLER),
             "my_idea: its extend must put images (M, 3, 8, 8) into batch.extra['my_idea'], not (4,",
+        ),
+        (
+            CODE + EXTEND.format("batch.add(batch.images, batch.columns(batch.own), real=False)"),
+            'batch.add: all rows of a classifier are real; real=batch.player == "classifier"',
+        ),
+        (CODE.replace(DRAWN, "3"), "my_idea: its draw must give row as a CPU tensor, not 3"),
+        (CODE.replace(f'{{"row": {DRAWN}}}', "7"), "its draw must return {name: tensor}, not int"),
+        (
+            CODE.replace(DRAWN, "torch.zeros(1 + (step > 2), dtype=torch.int64)"),
+            "my_idea: its draw gives row as torch.int64 (2,) at step 4, and before as torch.int64 "
+            "(1,); a CUDA graph needs the same each time",
+        ),
+        (
+            CODE.replace(f'{{"row": {DRAWN}}}', f'{{"row": {DRAWN}}} if step < 3 else {{}}'),
+            "my_idea: its draw gives row as nothing at step 4, and before as torch.int64 (1,)",
         ),
     ],
 )

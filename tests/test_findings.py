@@ -66,6 +66,9 @@ def opponents(past: float, unit: int, method: str, name: str, **settings):
     return type(run)(**{**vars(run), "id": name})
 
 
+ARMS = (("vanilla", 0.6), ("rotation", 0.7))
+
+
 def test_opponents_are_counted_by_recordings_and_the_latest_group_is_meant():
     older = [
         opponents(past, unit, method, f"{2 * unit + i}", width=8)
@@ -84,6 +87,16 @@ def test_opponents_are_counted_by_recordings_and_the_latest_group_is_meant():
     (sentence,) = sentences(older)
     assert sentence.endswith(" is +0.120 [+0.095, +0.145] (3 recordings).")
     assert sentences(newer[:1]) == []  # nothing to compare it with
+
+
+def test_every_data_set_has_its_own_sentence_the_latest_first():
+    older = [opponents(past, 1, m, str(i)) for i, (m, past) in enumerate(ARMS)]
+    newer = [
+        replace(run, id=str(int(run.id) + 5), data="mine", identity=run.identity | {"images": "x"})
+        for run in older
+    ]
+    of_mine, of_digits = sentences([*older, *newer])
+    assert of_mine == of_digits.replace(" digits,", " mine,")
 
 
 def test_a_method_of_ones_own_has_a_sentence_beside_the_studys_second_arm():

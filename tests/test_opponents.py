@@ -22,6 +22,7 @@ from experiments.show.groups import groups
 from experiments.show.intervals import mean_interval
 from experiments.show.plotting import recordings, style
 from experiments.sweeps.claims import Claim, Term
+from forgetting.measures import KEPT
 from forgetting.streams.fakes import HeldOut
 from gan import recordings as gan_recordings
 
@@ -302,6 +303,12 @@ def test_cures_in_short_has_what_cures_has_of_memory_the_best_first(runs):
     assert drawn == pytest.approx([means[method] for method in best_first])
     (dashed,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
     assert dashed == memory_of.reference
+    # What a method was not measured in is no gap that a reader has to explain.
+    other = memory_of._replace(measure=KEPT.name, differences={"shuffled": [0.1, 0.2]})
+    both = cures.SideBySide(group.runs, "", [memory_of, other])
+    axes = in_short.cures_in_short([both]).axes
+    said = [[t.xy[1] for t in a.texts if t.get_text().strip() == "not measured"] for a in axes]
+    assert said == [[], [1]]
     one = [run for run in runs if run.unit == 1]
     assert in_short.with_answer(groups(one, STUDY)) == []  # no interval, no answer
 

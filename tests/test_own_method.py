@@ -94,3 +94,13 @@ def test_without_weight_it_is_the_baseline(digits, path, study):
         sequential(digits, method="vanilla") if study is sequential else gan(digits, model="uncond")
     )
     assert losses(weightless, 5) == losses(plain, 5)
+
+
+def test_a_gan_that_is_too_short_for_a_boundary_says_so(digits, path, capsys):
+    make(gan, digits, path, steps=2)
+    said = (
+        "warning: my_idea: no boundary in 2 updates; boundary_every says how often there is one\n"
+    )
+    assert capsys.readouterr().out == said
+    make(gan, digits, path, steps=3)
+    assert capsys.readouterr().out == ""

@@ -172,11 +172,12 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
 @pytest.mark.parametrize(
     "page,words,table,row,column",
     [
-        ("README.md", "(AUC) of {} in their turn", "memory", AT_HAND, "AUC, met"),
-        ("README.md", "and {} at the end,", "memory", OF_VANILLA, "AUC, met"),
+        ("README.md", "fakes is {} in their turn", "memory", AT_HAND, "AUC, met"),
+        ("README.md", "and {} at the end;", "memory", OF_VANILLA, "AUC, met"),
+        ("README.md", "never met them has {}.", "memory", OF_VANILLA, "AUC, never met"),
         (
             "README.md",
-            "at the end, only {} above the same training",
+            "To that memory, {}, the loss",
             "memory",
             OF_VANILLA,
             "memory",
@@ -190,7 +191,7 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
         ),
         (
             "README.md",
-            "the rotation loss adds {} and",
+            "the loss adds {} and replay",
             "differences",
             more_of("rotation"),
             "difference",
@@ -204,14 +205,14 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
         ),
         (
             "README.md",
-            "a linear probe differs by {}, and",
+            "linear probe differs by {}, and",
             "claims",
             {"claim": "ssgan's final probe is above uncond's"},
             "difference",
         ),
         (
             "README.md",
-            "a linear probe finds {} less",
+            "than where they come in turn, {};",
             "claims",
             {
                 "claim": "a discriminator keeps less of what it knew when its opponents move than "
@@ -282,7 +283,7 @@ def test_captions_say_of_settings_only_what_the_preset_does_not(runs):
 def test_no_other_number_of_a_result_is_in_the_readmes_sentences():
     text = (PROJECT / "README.md").read_text()
     text = re.sub(r"```.*?```|^(    |\|).*$", "", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 7 + 2
+    assert len(re.findall(r"[+-]?\d\.\d{3}", text.replace("1811.11212", ""))) == 3 * 7 + 3
 
 
 @pytest.mark.parametrize("seeds", [3, 4])

@@ -57,7 +57,7 @@ def draw(
     without_grids = grids.without_grids(runs)
     if len(without_grids) < len(runs):
         print(
-            f"in {' and '.join(OF_GRIDS)} alone, of grids: {len(runs) - len(without_grids)} runs",
+            f"{len(runs) - len(without_grids)} runs of grids are in {' and '.join(OF_GRIDS)} alone",
             file=sys.stderr,
         )
     _say_who_was_asked_less(runs)

@@ -41,14 +41,17 @@ QUESTIONS = (
 
 
 def sentences(runs: Sequence[StoredRun]) -> list[str]:
-    """The answers, each of the group with the latest run of those that have one: by their ids,
-    which are numbers in a folder. Shipped runs have names, and of their groups the largest is
-    meant. Beside the study's second arm they are of methods of one's own."""
+    """The answers, each of the group with the latest run of those on the same images that have
+    one: by their ids, which are numbers in a folder. Shipped runs have names, and of their groups
+    the largest is meant. Beside the study's second arm they are of methods of one's own."""
     found = []
     for question in QUESTIONS:
         of = groups([run for run in runs if question.of(run)], question.study)
-        of_groups = (_answers(question, group) for group in sorted(of, key=_latest, reverse=True))
-        found += next(filter(None, of_groups), [])
+        by_data: dict[str, list[str]] = {}
+        for group in sorted(of, key=_latest, reverse=True):
+            if not by_data.get(data := group.runs[0].data):
+                by_data[data] = _answers(question, group)
+        found += [answer for answers in by_data.values() for answer in answers]
     return found
 
 

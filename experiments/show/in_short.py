@@ -46,6 +46,8 @@ def cures_in_short(found: Sequence[SideBySide]) -> Figure:
                     at = mean_interval(column.differences[method])
                     colour = colour_of(method)
                     axis.errorbar(at.mean, y, xerr=at.error, fmt="o", color=colour, capsize=3)
+                else:
+                    axis.annotate("  not measured", (0, y), color="0.5", va="center", size="small")
             axis.axvline(0, color="0.6", linestyle=":", linewidth=1, zorder=0)
             if column.reference is not None:
                 axis.axvline(column.reference, color="black", linestyle="--", zorder=0)

@@ -159,7 +159,7 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     rows = [
         {
             "claim": of.claim.words.format(measure=of.measure.name) + _texts(of),
-            "verdict": of.verdict,
+            "verdict": of.verdict + _late(of),
             "difference": shown(of.difference, "+"),
             "over": units(of.difference.n, of.group.runs[0]),
             "p, Holm": "" if of.by_its_interval else _p(of.p),
@@ -177,6 +177,12 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
     rows.sort(key=lambda row: data[row["data"], row["preset"]])
     columns = ["data", "preset", "claim", "verdict", "difference", "over", "p, Holm", SMALLEST]
     return frame(rows, [*columns, "family", "settings"])
+
+
+def _late(of: Judged) -> str:
+    """That a claim was written down with some of its runs to be seen."""
+    n = of.claim.declared_after
+    return f", declared after {n} run{'s'[: n - 1]}" if n else ""
 
 
 def _texts(of: Judged) -> str:

@@ -203,8 +203,9 @@ FIGURES = {
     "drift": Drawing(
         SEQUENTIAL + GAN,
         "How the features drift",
-        "How alike the final layer's features of the same 1,000 test images are at each two probes "
-        "of a run: debiased linear CKA, 1 where they are the same but for rotation and scale.",
+        "How alike the final layer's features of the same test images, 1,000 at most, are at "
+        "each two probes of a run: debiased linear CKA, 1 where they are the same but for rotation "
+        "and scale.",
         drift.drift,
         drift.with_drift,
     ),

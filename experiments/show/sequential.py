@@ -223,7 +223,8 @@ def draw_measure(axis, group: Group, measure: str) -> None:
     axis.tick_params(labelsize="x-small")
     axis.locator_params(axis="y", nbins=5)
     first = baseline(STUDY)
-    others = [arm for arm in (*defaults(STUDY), *arms) if arm in arms and arm != first]
+    own = [arm for arm in arms if "@" in arm]  # a user's method, with the hash of its file
+    others = [arm for arm in (*own, *defaults(STUDY), *arms) if arm in arms and arm != first]
     apart = difference(group, others[0], first, measure) if others else None
     if apart:
         text = shown(apart, "+").replace(" [", "\n[")

@@ -79,7 +79,7 @@ TABLES = {
     ),
     "measures": Table(
         "python experiments/sequential_tasks.py with cpu",
-        "Sequential tasks: the measures",
+        "Sequential tasks: the measures in numbers",
         UNCORRECTED + "Not corrected for looking at several measures.",
         _of("sequential_tasks"),
         measures,
@@ -138,7 +138,8 @@ TABLES = {
     "claims": Table(
         "python experiments/sweep.py figure3 --preset cpu",
         "The claims",
-        UNCORRECTED + "The paper's, and those that other plans declared before their runs. A "
+        UNCORRECTED + "The paper's, and those that other plans declared before their runs; "
+        "where some of these were there, the verdict says so. A "
         "difference is above zero where what a claim speaks of is there: where it says that "
         "something is not above, it is against the claim. p is "
         "of the t test, by Holm's correction over all claims that a family declares, on equal data "

@@ -11,7 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.run.study import studies
-from experiments.sweeps.claims import PLANS, Claim, claims_of, shipped, without_runs
+from experiments.sweeps.claims import (
+    DECLARED_AFTER,
+    PLANS,
+    Claim,
+    claims_of,
+    shipped,
+    without_runs,
+)
 from forgetting.errors import UserError
 from forgetting.files import write_atomically
 
@@ -35,19 +42,27 @@ def claims(study: str, folders: Iterable[Path] = ()) -> list[Claim]:
     return found
 
 
+def warn(plan: Path, arms: Iterable[str]) -> None:
+    """Say which claims of a user's plan its runs, of these arms, cannot tell of."""
+    for line in without_runs(_of_users(plan), arms):
+        print(f"warning: {line}")
+
+
+def _of_users(plan: Path) -> list[Claim]:
+    """The claims of a plan; none where it is one of the project's."""
+    if not plan.is_file() or plan.resolve().parent == PLANS:
+        return []
+    return claims_of(tomllib.loads(plan.read_text(encoding="utf-8")), plan.name)
+
+
 def keep(plan: Path, folder: Path, complete: int, arms: Iterable[str]) -> None:
     """Keep a plan that has claims, and is none of the project's, beside its runs in `folder`.
     complete: how many of them there are already; arms: of all of them. Says what a reader of its
     verdicts must know."""
-    if not plan.is_file() or plan.resolve().parent == PLANS:
+    asked = _of_users(plan)
+    if not asked:
         return
-    text = plan.read_text(encoding="utf-8")
-    declared = tomllib.loads(text)
-    if not declared.get("claims"):
-        return
-    asked = claims_of(declared, plan.name)
-    for line in without_runs(asked, arms):
-        print(f"warning: {line}")
+    warn(plan, arms)
     place = hashlib.sha256(str(plan.resolve()).encode()).hexdigest()[:4]
     path = folder / FOLDER / f"{plan.stem}-{place}.toml"
     if path.exists():
@@ -57,11 +72,13 @@ def keep(plan: Path, folder: Path, complete: int, arms: Iterable[str]) -> None:
                 f"judged: {path} has them; remove it to declare others"
             )
         return
+    late = ""
     if complete:
         print(f"warning: the claims of {plan} come after {complete} of its runs")
+        late = f"{DECLARED_AFTER} = {complete}  # of its runs\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        write_atomically(path, late.encode() + plan.read_bytes())
     except OSError as error:
         print(f"warning: the claims of {plan} will not be judged: {path}: {error.strerror}")
 
