@@ -23,6 +23,11 @@ def require_loss(term: Any, method: str, step: int) -> None:
     if not pair or not isinstance(loss, torch.Tensor) or loss.dim():
         wanted = "a weight and a scalar tensor"
         raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise UserError(
+            f"{method}: its loss at step {step + 1} has no gradient, so that nothing learns from "
+            f"it; where it has nothing to add, return None"
+        )
 
 
 def require_drawn(drawn: Any, before: dict | None, method: str, step: int) -> dict:

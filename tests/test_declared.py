@@ -131,6 +131,10 @@ SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
             "my_idea: its loss must be a weight and a scalar tensor, not these the other way round",
         ),
         (
+            CODE.replace(LOSS, "return 1.0, out.logits.detach().mean()"),
+            "my_idea: its loss at step 1 has no gradient, so that nothing learns from it; where it",
+        ),
+        (
             CODE + EXTEND.format(FEWER),
             "my_idea: its extend leaves 20 images and 16 tasks; batch.add takes a column of each",
         ),
