@@ -15,14 +15,7 @@ from torch import nn
 from forgetting.batch import Batch, Outputs
 from forgetting.errors import UserError
 from forgetting.networks import buffers_kept, build, initialised, normalise_spectrally, scale_images
-from forgetting.returned import (
-    at_most,
-    explain_kept_graph,
-    metrics_of,
-    require_drawn,
-    require_loss,
-    require_rows,
-)
+from forgetting.returned import Before, at_most, explain_kept_graph, metrics_of, require_rows
 from forgetting.seeding import derived_seed, generator
 from forgetting.settings import Setting
 
@@ -189,7 +182,7 @@ class Learner:
         self.spectral_norm, self.one_for_all = spectral_norm, one_for_all
         self.lr, self.adam_betas, self.classes = lr, adam_betas, classes
         self.methods: dict[str, Method] = {}
-        self._drawn: dict[tuple[str, str], dict | None] = {}  # by method and player, of what kinds
+        self._before = Before()
         for method in methods:
             if method.name in self.methods:
                 raise UserError(f"{method.name}: there are two methods of that name")
@@ -254,9 +247,7 @@ class Learner:
         """What methods draw for an update, on the CPU, by their names."""
         found = {method.name: method.draw(player, n, step) for method in self._joining(player)}
         for name, drawn in found.items():
-            # Of the first draw the shapes do not count: a reservoir is empty then.
-            kinds = require_drawn(drawn, self._drawn.get((name, player)), name, step)
-            self._drawn[name, player] = kinds if (name, player) in self._drawn else None
+            self._before.drawn(drawn, self.methods[name], player, step)
         return found
 
     def losses(self, batch: Batch, drawn: Mapping[str, Mapping]) -> dict[str, tuple]:
@@ -280,8 +271,7 @@ class Learner:
                 found = {k: (1.0, v) for k, v in self.objective(batch, logits).items()}
             for method in joining:
                 term = method.loss(self, batch, out, drawn[method.name])
-                if term is not None:
-                    require_loss(term, method.name, batch.step)
+                if self._before.loss(term, method, batch, first.requires_grad):
                     found[_loss_name(method, batch.player)] = term
         return found
 
@@ -386,6 +376,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        self._before.forget()
         self.net.load_state_dict(state["net"])
         for name, method in self.methods.items():
             method.load_state_dict(state["methods"][name])

@@ -11,8 +11,9 @@ from forgetting.batch import COLUMNS, Batch
 from forgetting.errors import UserError
 
 
-def require_loss(term: Any, method: str, step: int) -> None:
-    """UserError unless `term` is what `Method.loss` is to return."""
+def require_loss(term: Any, method: str, step: int, learns: bool) -> None:
+    """UserError unless `term` is what `Method.loss` is to return. learns: whether the features
+    that it was given have a gradient, in which case its loss has to have one."""
     pair = isinstance(term, tuple) and len(term) == 2
     loss = term[1] if pair else term
     what = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -23,16 +24,16 @@ def require_loss(term: Any, method: str, step: int) -> None:
     if not pair or not isinstance(loss, torch.Tensor) or loss.dim():
         wanted = "a weight and a scalar tensor"
         raise UserError(f"{method}: its loss must be {wanted}, not {what}, at step {step + 1}")
-    if torch.is_grad_enabled() and not loss.requires_grad:
+    is_logged_alone = isinstance(term[0], int | float) and term[0] == 0
+    if learns and not is_logged_alone and not loss.requires_grad:
         raise UserError(
             f"{method}: its loss at step {step + 1} has no gradient, so that nothing learns from "
-            f"it; where it has nothing to add, return None"
+            f"it; until there is something, a buffer that is 0 may weigh it"
         )
 
 
-def require_drawn(drawn: Any, before: dict | None, method: str, step: int) -> dict:
-    """UserError unless `drawn` is what `Method.draw` is to return: tensors of the names, kinds and
-    shapes that it gave before, which are returned. before: None where that does not count yet."""
+def _drawn(drawn: Any, method: str) -> dict[str, str]:
+    """Name -> kind and shape; UserError unless it is what `Method.draw` is to return."""
     if not isinstance(drawn, Mapping):
         kind = type(drawn).__name__
         raise UserError(f"{method}: its draw must return {{name: tensor}}, not {kind}")
@@ -40,14 +41,48 @@ def require_drawn(drawn: Any, before: dict | None, method: str, step: int) -> di
         if not isinstance(value, torch.Tensor) or value.is_cuda:
             what = "a tensor on the GPU" if isinstance(value, torch.Tensor) else repr(value)
             raise UserError(f"{method}: its draw must give {name} as a CPU tensor, not {what}")
-    kinds = {name: f"{value.dtype} {tuple(value.shape)}" for name, value in drawn.items()}
-    if before is not None and before != kinds:
-        name = next(n for n in {**before, **kinds} if before.get(n) != kinds.get(n))
-        raise UserError(
-            f"{method}: its draw gives {name} as {kinds.get(name, 'nothing')} at step {step + 1}, "
-            f"and before as {before.get(name, 'nothing')}; a CUDA graph needs the same each time"
-        )
-    return kinds
+    return {name: f"{value.dtype} {tuple(value.shape)}" for name, value in drawn.items()}
+
+
+class Before:
+    """What methods gave in the updates before, by method and player: a CUDA graph, in which a
+    method that is `capturable` is captured, needs the same each time. A CPU says so, too."""
+
+    def __init__(self):
+        self.forget()
+
+    def forget(self) -> None:
+        """Before an update that follows on no other, as when a state is loaded."""
+        self._kinds: dict[tuple[str, str], dict | None] = {}
+        self._has_loss: dict[tuple[str, str], bool] = {}
+
+    def drawn(self, drawn: Any, method: Any, player: str, step: int) -> None:
+        """UserError unless `drawn` is what `Method.draw` is to return."""
+        name, key = method.name, (method.name, player)
+        kinds, before = _drawn(drawn, name), self._kinds.get(key)
+        # They count from the second draw on, for a reservoir is empty at the first.
+        self._kinds[key] = kinds if method.capturable and key in self._kinds else None
+        if before is not None and before != kinds:
+            what = next(n for n in {**before, **kinds} if before.get(n) != kinds.get(n))
+            now, then = kinds.get(what, "nothing"), before.get(what, "nothing")
+            raise UserError(
+                f"{name}: its draw gives {what} as {now} at step {step + 1}, and before as {then}; "
+                f"a CUDA graph needs the same each time"
+            )
+
+    def loss(self, term: Any, method: Any, batch: Batch, learns: bool) -> bool:
+        """Whether there is one; UserError unless it is what `Method.loss` is to return. learns:
+        whether the features that it was given have a gradient."""
+        has, name = term is not None, method.name
+        if method.capturable and has != self._has_loss.setdefault((name, batch.player), has):
+            now, then = ("a loss", "None") if has else ("None", "a loss")
+            raise UserError(
+                f"{name}: its loss is {now} at step {batch.step + 1}, and before it was {then}; a "
+                f"CUDA graph needs the same each time: let a buffer that is 0 weigh it"
+            )
+        if has:
+            require_loss(term, name, batch.step, learns)
+        return has
 
 
 def require_rows(batch: Batch, method: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import PROJECT
@@ -237,31 +238,58 @@ def test_a_claim_on_an_arm_that_no_run_is_of_is_told(tmp_path, capsys):
     assert said in capsys.readouterr().out
 
 
+OMIT, PLANT = "grid.stream.omit = [{}]\n", "grid.plant_updates = [{}]\n"
+
+
 @pytest.mark.parametrize(
-    "measure,setting,values",
-    [("memory", "stream.omit", "[[], [0]]"), ("kept", "plant_updates", "[0, 100]")],
+    "measure,lacking,whole,words",
+    [
+        (
+            "memory",
+            ["", OMIT.format("[1], [2]")],
+            OMIT.format("[], [1, 5], [2, 6], [3, 7], [4]"),
+            "stream.omit = [[], [1, 5], [2, 6], [3, 7], [4]], so that each but the last has a twin",
+        ),
+        (
+            "kept",
+            ["", PLANT.format("100, 200"), PLANT.format("0")],
+            PLANT.format("0, 100"),
+            "plant_updates = [0, 1500]",
+        ),
+    ],
 )
-def test_a_claim_on_what_twins_tell_needs_them(measure, setting, values, tmp_path, capsys):
+def test_a_claim_on_what_twins_tell_needs_them(measure, lacking, whole, words, tmp_path, capsys):
     plan = tmp_path / "plan.toml"
     text = OWN.format(family="f", expected="above").replace("cycle_gain", measure)
-    plan.write_text(text)
-    warn(plan, ["vanilla", "./mine.py"])
-    said = f"is on {measure}, which twins tell: the plan needs runs of several {setting}\n"
-    assert capsys.readouterr().out == f"warning: the claim 'mine gains' {said}"
-    plan.write_text(text.replace("grid.method", f"grid.{setting} = {values}\ngrid.method"))
-    warn(plan, ["vanilla", "./mine.py"])
-    assert capsys.readouterr().out == ""
+    for grid in (*lacking, whole):
+        plan.write_text(text.replace("grid.method", f"{grid}grid.method"))
+        warn(plan, ["vanilla", "./mine.py"])
+        said = f"'mine gains' is on {measure}, which twins tell: the grid needs {words}\n"
+        expected = "" if grid == whole else f"warning: the claim {said}"
+        assert capsys.readouterr().out == expected
 
 
 def test_what_was_written_down_with_runs_to_be_seen_is_called_that(sequential_runs, tmp_path):
-    for seen, words in ((0, ""), (1, ", declared after 1 run"), (9, ", declared after 9 runs")):
-        folder = tmp_path / str(seen)
-        shutil.copytree(sequential_runs, folder)
-        plan = tmp_path / "plan.toml"
-        text = OWN.format(family="f", expected="above").replace("./mine.py", "augment")
-        plan.write_text(text)
-        keep(plan, folder, seen, ["vanilla", "augment"])
-        keep(plan, folder, seen + 2, ["vanilla", "augment"])  # which changes nothing
-        table = own_tables.claims(stored_runs(folder))
-        (verdict,) = table[table["claim"] == "mine gains"]["verdict"]
-        assert verdict in {f"{of}{words}" for of in ("confirmed", "undecided", "against")}
+    plan, folder = tmp_path / "plan.toml", tmp_path / "runs"
+    text = OWN.format(family="f", expected="above").replace("./mine.py", "augment")
+    plan.write_text(text)
+    keep(plan, folder, 0, ["vanilla", "augment"])  # before its runs
+    shutil.copytree(sequential_runs, folder, dirs_exist_ok=True)
+    of = ("confirmed", "undecided", "against")
+
+    def verdict(*edited):
+        found = stored_runs(folder)
+        runs = [replace(run, ended=edited[0]) if edited and run.seed else run for run in found]
+        table = own_tables.claims(runs)
+        return table[table["claim"] == "mine gains"]["verdict"].item()
+
+    assert all(run.ended for run in stored_runs(folder))
+    assert re.fullmatch(rf"({'|'.join(of)}), declared after 4 runs", verdict())  # ended long ago
+    assert re.fullmatch(rf"({'|'.join(of)}), declared after 2 runs", verdict("2999-01-01T00:00:00"))
+    (kept,) = (folder / "plans").iterdir()
+    kept.write_text(kept.read_text().replace("declared = 20", "declared = 19"))
+    assert verdict() in of
+    # Two plans with the same claim: it is as old as in the older one.
+    (tmp_path / "again.toml").write_text(text)
+    keep(tmp_path / "again.toml", folder, 4, ["vanilla", "augment"])
+    assert verdict() in of

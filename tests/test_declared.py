@@ -1,5 +1,6 @@
 """A mistake in a method of one's own is one line that says what would be right."""
 
+import copy
 import re
 from contextlib import nullcontext
 
@@ -106,6 +107,7 @@ NET = CODE.replace("(self, learner):", "(self, learner):\n        self.net = lea
 KEPT = "f = features.float().mean() + getattr(self, 'last', 0.0)\n        self.last = f\n        "
 IN_BUFFER = "f = (features.float() + self.memory).mean()\n        self.memory = f\n        "
 DRAWN = "torch.randint(n, (1,), generator=self.draws)"
+LATE = "        if batch.step < 2:\n            return None\n        features ="
 FEWER = 'batch.add(batch.images[:4], {"targets": batch.targets[:4]}, real=True)'
 SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
 
@@ -132,7 +134,11 @@ SMALLER = 'batch.extra["my_idea"] = batch.images[:4, :, :4]'
         ),
         (
             CODE.replace(LOSS, "return 1.0, out.logits.detach().mean()"),
-            "my_idea: its loss at step 1 has no gradient, so that nothing learns from it; where it",
+            "my_idea: its loss at step 1 has no gradient, so that nothing learns from it",
+        ),
+        (
+            CODE.replace("        features =", LATE),
+            "my_idea: its loss is a loss at step 3, and before it was None; a CUDA graph needs the",
         ),
         (
             CODE + EXTEND.format(FEWER),
@@ -170,6 +176,36 @@ def test_a_mistake_in_a_hook_names_the_method(text, line, tmp_path, digits):
         of = study(digits, method=str(path))
         for _ in range(5):  # past a boundary
             of.step()
+
+
+FREE = "torch.zeros(1 + step % 2, dtype=torch.int64)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Where nothing is captured, shapes are free, and so is when there is a loss.
+        with_line("capturable = False").replace(DRAWN, FREE),
+        with_line("capturable = False").replace("        features =", LATE),
+        # What is only logged has no gradient.
+        CODE.replace(LOSS, "return 0.0, out.logits.detach().mean()"),
+    ],
+)
+def test_what_no_graph_captures_is_free(text, tmp_path, digits):
+    path = tmp_path / "my_idea.py"
+    path.write_text(text)
+    of = study(digits, method=str(path))
+    for _ in range(5):
+        of.step()
+
+
+def test_a_study_that_is_set_back_draws_as_at_first(digits):
+    of = study(digits, method="replay")
+    first = copy.deepcopy(of.state_dict())
+    for _ in range(3):
+        of.step()
+    of.load_state_dict(first)
+    of.step()
 
 
 @pytest.mark.parametrize(

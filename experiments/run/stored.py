@@ -158,6 +158,7 @@ class StoredRun:
     asked: tuple[str, ...]
     metrics: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
     status: str = "completed"
+    ended: str = ""  # when, UTC, in ISO 8601
 
     @property
     def completed(self) -> bool:
@@ -255,6 +256,7 @@ def _whole(record: Record, status: str) -> StoredRun:
         asked=tuple(str(word) for word in record.run["meta"]["options"]["UPDATE"]),
         metrics=metrics,
         status=status,
+        ended=str(record.run.get("stop_time") or ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,7 @@ def _aucs(of: Remembered) -> dict[str, tuple[float, float]]:
 
 def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """Every measure of every arm minus the baseline's, paired by seed, and of values of a setting
-    likewise; the user's own runs first, and of these the user's own methods."""
+    likewise; the methods of users' files first, then the user's own runs."""
     rows = []
     by_study = [groups(runs, study) for study in STUDIES]
     every = [group for found in by_study for group in found]
@@ -180,8 +181,9 @@ def claims(runs: Sequence[StoredRun]) -> pd.DataFrame:
 
 
 def _late(of: Judged) -> str:
-    """That a claim was written down with some of its runs to be seen."""
-    n = of.claim.declared_after
+    """That a claim was written down when some of its runs had ended."""
+    when, ends = of.claim.declared, [run.ended for run in of.runs]
+    n = sum(datetime.fromisoformat(end) < when for end in ends if end) if when else 0
     return f", declared after {n} run{'s'[: n - 1]}" if n else ""
 
 

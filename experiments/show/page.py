@@ -1,6 +1,8 @@
-"""What stands where on the page: the answer first, then the user's own runs, the paper's figures
+"""What stands where on the page: the user's own runs first, then the answer, the paper's figures
 and tables, and the rest of the shipped ones."""
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.run.stored import StoredRun
@@ -23,17 +25,18 @@ def sections(
     make: Callable[[Sequence[StoredRun]], Entry],
 ) -> dict[str, Section]:
     """Place on the page -> what stands there of an entry that was made of all runs. What shows own
-    runs and shipped ones is made again of either."""
+    runs and shipped ones is made again of either; the answer, of which some is told by groups of
+    both, stands there whole."""
     if entry.shows_nothing:
         return {"missing": section(entry)}
-    if name in ANSWER:
-        return {"answer": section(entry)}
+    of_others = "answer" if name in ANSWER else "shipped"
     if not (own and shipped):
-        return {"own" if own else "shipped": section(entry)}
-    of_own, of_shipped = make(own), make(shipped)
+        return {"own" if own else of_others: section(entry)}
+    with contextlib.redirect_stderr(io.StringIO()):  # said when it was made of all runs
+        of_own = make(own)
     if of_own.shows_nothing:
-        return {"shipped": section(entry)}
-    apart = {"own": of_own, "shipped": of_shipped}
+        return {of_others: section(entry)}
+    apart = {"own": of_own, of_others: entry if name in ANSWER else make(shipped)}
     return {place: section(of) for place, of in apart.items() if not of.shows_nothing}
 
 
@@ -41,13 +44,13 @@ def parts(found: Mapping[str, Mapping[str, Section]], own: Sequence[StoredRun]) 
     """The page's, of all that `sections` gave by name, in order; own: the user's own runs."""
 
     def of(place: str, wanted: Callable[[str], bool] = lambda name: True) -> list[Section]:
-        return [at[place] for name, at in found.items() if place in at and wanted(name)]
+        names = dict.fromkeys([*(name for name in ANSWER if name in found), *found])
+        return [found[name][place] for name in names if place in found[name] and wanted(name)]
 
-    answer = [found[name]["answer"] for name in ANSWER if "answer" in found.get(name, ())]
     lines = sentences([run for run in own if run.completed]) if of("own") else []
     return [
-        Part("What the claims came to", answer),
         Part("Your own runs", of("own"), lines),
+        Part("What the claims came to", of("answer")),
         Part(
             "The paper's figures and tables, of the shipped runs",
             of("shipped", lambda name: name.startswith(PAPERS)),

@@ -225,7 +225,8 @@ def draw_measure(axis, group: Group, measure: str) -> None:
     first = baseline(STUDY)
     own = [arm for arm in arms if "@" in arm]  # a user's method, with the hash of its file
     others = [arm for arm in (*own, *defaults(STUDY), *arms) if arm in arms and arm != first]
-    apart = difference(group, others[0], first, measure) if others else None
-    if apart:
-        text = shown(apart, "+").replace(" [", "\n[")
-        axis.set_xlabel(f"{wrapped(others[0], 20)} - {first}\n{text}", fontsize="xx-small")
+    for other in others:
+        if apart := difference(group, other, first, measure):
+            text = shown(apart, "+").replace(" [", "\n[")
+            axis.set_xlabel(f"{wrapped(other, 20)} - {first}\n{text}", fontsize="xx-small")
+            break

@@ -37,6 +37,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from experiments.run.identity import identity
 from experiments.run.study import Study, studies
 from forgetting.arms import canonical, names, settings_of
 from forgetting.errors import UserError
-from forgetting.measures import HALF_LIFE, KEPT, MEMORY, SAVINGS, SHARE, is_name
+from forgetting.measures import HALF_LIFE, KEPT, MEMORY, REMEMBERED, SAVINGS, SHARE, is_name
 from forgetting.measures import names as measures_names
 from forgetting.methods import available
 from forgetting.names import meant
@@ -53,14 +54,21 @@ from forgetting.settings import Setting, flat, validate
 PLANS = Path(__file__).resolve().with_name("plans")
 HASH = r"@[0-9a-f]{4}"  # behind a user's file in an arm's name
 EQUIVALENT = "equivalent"
-# Measure -> the setting in which a run and its twin differ, by which it is measured.
+# Measure, or subject of some -> the setting in which a run and its twins differ, by which it is
+# measured, its value in one of them, and all as a grid has them.
+OMITS = (
+    "stream.omit",
+    "[]",
+    "[[], [1, 5], [2, 6], [3, 7], [4]], so that each but the last has a twin",
+)
+PLANTS = ("plant_updates", "0", "[0, 1500]")
 TOLD_BY_TWINS = {
-    **{of.name: "stream.omit" for of in (MEMORY, SHARE, SAVINGS)},
-    **{of.name: "plant_updates" for of in (KEPT, HALF_LIFE)},
+    **dict.fromkeys((MEMORY.name, SHARE.name, SAVINGS.name, REMEMBERED), OMITS),
+    **dict.fromkeys((KEPT.name, HALF_LIFE.name), PLANTS),
 }
 EXPECTED = ("above", "below", "not above", "not below", EQUIVALENT)
 TEXTS = ("words", "measure", "expected")
-DECLARED_AFTER = "declared_after"  # key of a plan that a sweep kept
+DECLARED = "declared"  # key of a plan that a sweep kept
 OPTIONAL = ("arm", "baseline", "terms", "settings", "smallest")
 
 
@@ -78,8 +86,7 @@ class Claim:
     """words: where {measure} stands for the measure's name; settings: the plan's, those of the runs
     that the claim is about; terms: what is summed up; smallest: the smallest effect of interest,
     above 0 and in the measure's units; None where none was fixed; grid: (setting, value as a text)
-    of what the plan's runs have in turn; declared_after: how many of the runs it is about were
-    there when it was written down."""
+    of what the plan's runs have in turn; declared: when a sweep first met it, UTC, if one did."""
 
     words: str
     measure: str
@@ -90,7 +97,7 @@ class Claim:
     settings: Mapping[str, Any]
     smallest: float | None = None
     grid: frozenset[tuple[str, str]] = frozenset()
-    declared_after: int = field(default=0, compare=False)
+    declared: datetime | None = field(default=None, compare=False)
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -136,7 +143,7 @@ def claims_of(plan: Mapping[str, Any], name: str) -> list[Claim]:
             raise UserError(f"{where}: settings must be settings and their values")
         settings = flat(plan.get("settings", {})) | flat(own)
         of_plan = {"study": plan["study"], "family": family, "grid": _in_turn(plan)}
-        of_plan["declared_after"] = int(plan.get(DECLARED_AFTER, 0))
+        of_plan["declared"] = plan.get(DECLARED)
         terms = tuple(_named(term, plan["study"], where, settings) for term in _terms(claim, where))
         found.append(Claim(**known, **of_plan, terms=terms, settings=settings))
     return found
@@ -260,11 +267,12 @@ def without_runs(found: Sequence[Claim], arms: Iterable[str]) -> list[str]:
                     f"the claim {claim.words!r} is on {arm}, and no run of the plan is of that; "
                     f"there are {', '.join(there)}"
                 )
-        twins = TOLD_BY_TWINS.get(claim.measure)
-        if twins and len({value for key, value in claim.grid if key == twins}) < 2:
+        key, bare, example = TOLD_BY_TWINS.get(claim.measure, ("", "", ""))
+        there = {value for of, value in claim.grid if of == key}
+        if key and not (bare in there and len(there) > 1):
             lines.append(
-                f"the claim {claim.words!r} is on {claim.measure}, which twins tell: the plan "
-                f"needs runs of several {twins}"
+                f"the claim {claim.words!r} is on {claim.measure}, which twins tell: the grid "
+                f"needs {key} = {example}"
             )
     return lines
 

@@ -8,11 +8,12 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from experiments.run.study import studies
 from experiments.sweeps.claims import (
-    DECLARED_AFTER,
+    DECLARED,
     PLANS,
     Claim,
     claims_of,
@@ -39,6 +40,11 @@ def claims(study: str, folders: Iterable[Path] = ()) -> list[Claim]:
                 claim = replace(claim, family=f"{claim.family}, {path.stem[:-5]}")
             if claim.study == study and claim not in found:
                 found.append(claim)
+            elif claim.study == study and claim.declared:
+                same = found.index(claim)
+                first = min(filter(None, (claim.declared, found[same].declared)))
+                if found[same] not in shipped(study):
+                    found[same] = replace(claim, declared=first)
     return found
 
 
@@ -72,13 +78,12 @@ def keep(plan: Path, folder: Path, complete: int, arms: Iterable[str]) -> None:
                 f"judged: {path} has them; remove it to declare others"
             )
         return
-    late = ""
     if complete:
         print(f"warning: the claims of {plan} come after {complete} of its runs")
-        late = f"{DECLARED_AFTER} = {complete}  # of its runs\n"
+    when = datetime.now(UTC).replace(tzinfo=None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, late.encode() + plan.read_bytes())
+        write_atomically(path, f"{DECLARED} = {when}\n".encode() + plan.read_bytes())
     except OSError as error:
         print(f"warning: the claims of {plan} will not be judged: {path}: {error.strerror}")
 
