@@ -174,10 +174,10 @@ def test_every_claim_that_is_corrected_is_on_its_page_and_in_the_readme(frames):
     [
         ("README.md", "fakes is {} in their turn", "memory", AT_HAND, "AUC, met"),
         ("README.md", "and {} at the end;", "memory", OF_VANILLA, "AUC, met"),
-        ("README.md", "never met them has {}.", "memory", OF_VANILLA, "AUC, never met"),
+        ("README.md", "never met them has {};", "memory", OF_VANILLA, "AUC, never met"),
         (
             "README.md",
-            "To that memory, {}, the loss",
+            "to that memory, {}, the loss",
             "memory",
             OF_VANILLA,
             "memory",
