@@ -11,6 +11,11 @@ from experiments.show.groups import Group
 from forgetting.methods import available
 
 
+def is_of_user(arm: str) -> bool:
+    """Whether a method of the arm is a user's: its name then has the hash of its file."""
+    return "@" in arm
+
+
 def _words(study: Study) -> dict[str, str]:
     """Arm -> its words, of those that have some, in the order shown: a study's models as they stand
     there, of methods its default arms first. Other arms stand behind them by their names."""

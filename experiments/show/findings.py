@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.run.stored import StoredRun
-from experiments.show.arms import arms_of, defaults
+from experiments.show.arms import arms_of, defaults, is_of_user
 from experiments.show.compare import difference, measures_of
 from experiments.show.groups import Group, groups
 from experiments.show.texts import shown, units
@@ -62,7 +62,7 @@ def _latest(group: Group) -> tuple:
 
 def _answers(question: Question, group: Group) -> list[str]:
     first, second = defaults(question.study)
-    own = [arm for arm in arms_of(group) if "@" in arm]  # which has the hash of a user's file
+    own = filter(is_of_user, arms_of(group))
     found = (_answer(question, group, arm, first) for arm in (second, *own))
     return [answer for answer in found if answer]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.run.stored import StoredRun
-from experiments.show.arms import arms_of, in_order
+from experiments.show.arms import arms_of, in_order, is_of_user
 from experiments.show.compare import (
     by_learner,
     claimed_pairs,
@@ -130,7 +130,7 @@ def differences(runs: Sequence[StoredRun]) -> pd.DataFrame:
     }
     shipped = {id(group): all(map(is_shipped, group.runs)) for group in every}
     found = [of for those in by_study for of in comparisons(those)]
-    for of in sorted(found, key=lambda of: ("@" not in of.minuend, shipped[id(of.group)])):
+    for of in sorted(found, key=lambda of: (not is_of_user(of.minuend), shipped[id(of.group)])):
         claimed = looked_at.get((id(of.group), of.minuend, of.subtrahend, of.measure.name))
         rows.append(
             where(of.group)

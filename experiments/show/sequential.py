@@ -12,6 +12,7 @@ from experiments.show.arms import (
     colour_of,
     defaults,
     in_order,
+    is_of_user,
     words,
     wrapped,
 )
@@ -223,7 +224,7 @@ def draw_measure(axis, group: Group, measure: str) -> None:
     axis.tick_params(labelsize="x-small")
     axis.locator_params(axis="y", nbins=5)
     first = baseline(STUDY)
-    own = [arm for arm in arms if "@" in arm]  # a user's method, with the hash of its file
+    own = filter(is_of_user, arms)
     others = [arm for arm in (*own, *defaults(STUDY), *arms) if arm in arms and arm != first]
     for other in others:
         if apart := difference(group, other, first, measure):
