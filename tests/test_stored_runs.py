@@ -40,8 +40,16 @@ def test_a_command_makes_the_run_again(found):
     assert words[-2:] == ["method=rotation", "seed=1"] and "width=4" in words
     assert words[-4:-2] == [f"{key}={run.config[key]}" for key in ("device", "precision")]
     assert not any(word.startswith("results_dir") for word in words)
-    by_the_machine = replace(run, asked=("width=4",))
-    assert by_the_machine.command == shlex.join([*words[:4], "width=4", *words[-4:]])
+    chosen = {word.partition("=")[0] for word in words[-4:]}
+    asked = tuple(word for word in run.asked if word.partition("=")[0] not in chosen)
+    assert "width=4" in asked and replace(run, asked=asked).command == run.command
+
+
+def test_a_command_says_what_its_preset_had_otherwise(found):
+    run = found[0].of_arm("rotation")[1]
+    other = replace(run, identity=run.identity | {"eval_every": 7, "lr": 0.5})
+    assert " eval_every=7 " in other.command and "eval_every" not in run.command
+    assert "lr" not in other.command  # of which the preset says nothing
 
 
 def test_a_users_run_replaces_an_equal_reference_run(sequential_runs, tmp_path):

@@ -195,8 +195,11 @@ class StoredRun:
         study = studies()[self.study]
         last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
         unsaid = study.incidental | last.keys()
-        kept = [word for word in self.asked if word.partition("=")[0] not in unsaid]
+        asked = {word.partition("=")[0]: word for word in self.asked}
+        kept = [word for key, word in asked.items() if key not in unsaid]
         kept += [w for w in self.asked if w.startswith(FILES_OF_A_RUN)]
+        otherwise = study.chosen_otherwise(self.preset, self.identity)
+        kept += [f"{k}={v}" for k, v in otherwise.items() if k not in asked.keys() | unsaid]
         if self.preset and self.preset not in kept:
             kept.insert(0, self.preset)
         kept += [f"{key}={value}" for key, value in last.items()]

@@ -78,6 +78,11 @@ class Study:
         _, values = self.presets.get(preset, ("", {}))
         return {k: value(asked) if callable(value) else value for k, value in values.items()}
 
+    def chosen_otherwise(self, preset: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what a preset sets what a run's settings have otherwise: presets change."""
+        usual = self.chosen_by(preset, settings)
+        return {k: settings[k] for k in usual if k in settings and settings[k] != usual[k]}
+
     def table(self, arm: str | None) -> dict[str, Setting]:
         """The settings that a run of this arm has: with those of its methods, and with the
         defaults that these go with. Raises UserError for what is no arm."""
