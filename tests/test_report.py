@@ -14,7 +14,7 @@ from conftest import PROJECT
 from experiments.run.stored import stored_runs
 from experiments.show import drawings as figures
 from experiments.show import report
-from experiments.show.report import _for_each, _of_any_seed
+from experiments.show.origin import for_each, of_any_seed
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 # Written into the page by the page itself, once it has loaded in a frame as wide as a phone.
@@ -113,12 +113,13 @@ def test_of_which_runs_rows_are_stands_once_a_screen():
 
 
 def test_it_begins_with_the_answer(page):
-    answer, papers, others, missing = parts(page).items()
+    answer, papers, others, missing, runs = parts(page).items()
     assert answer[0] == "What the claims came to" and answer[1][0] == "The claims"
     assert [title.split(":")[0] for title in papers[1]] == [
         *(f"Figure {i}" for i in (1, 2, 3, 4)), *(f"Table {i}" for i in (1, 2, 3)),
     ]  # fmt: skip
     assert others[0] == "+Other figures and tables of the shipped runs" and others[1]
+    assert runs == (f"+{report.RUNS}", [])
     titles = [*answer[1], *papers[1], *others[1], *missing[1]]
     drawn = [of for of in figures.FIGURES.values() if of.on_the_page]
     registered = [of.title for of in (*drawn, *figures.TABLES.values())]
@@ -137,6 +138,7 @@ def test_own_runs_stand_before_the_shipped_ones(tmp_path):
     figures.draw([own, shipped], tmp_path / "out", names, tmp_path / "report.html")
     found, quality = parts(tmp_path / "report.html"), figures.FIGURES["quality"].title
     titles = {part: [title.split(":")[0] for title in of] for part, of in found.items()}
+    assert titles.popitem() == (f"+{report.RUNS}", [])  # of the claims
     assert titles == {
         "Your own runs": ["The claims", "Figure 3", "Figure 2", "Table 3", quality],
         "What the claims came to": ["The claims"],
@@ -152,7 +154,7 @@ def test_own_runs_stand_before_the_shipped_ones(tmp_path):
     assert "runs/1" in of_own and f"reference/{name}" in of_own
     mine, others = [section for section in sections if "<h3>Figure 2" in section]
     assert "runs/2" in mine and "reference/" not in mine
-    assert "reference/gan_probe-cpu-ssgan-0" in others and "runs/2" not in others
+    assert "figure2/gan_probe-cpu-ssgan-1" in others and "runs/2" not in others
 
 
 def test_every_figure_says_where_it_comes_from(page):
@@ -167,10 +169,16 @@ def test_every_figure_says_where_it_comes_from(page):
     )
     assert code["experiment"]["repositories"][0]["commit"][:10] in section
     assert "for seed in 0 1 2 3" in section and "method=vanilla seed=$seed; done" in section
-    assert all("python experiments/" in s for s in sections)
-    (section,) = [s for s in sections if "<h3>The claims" in s]
-    assert "for seed in 1 2 3 4 5 6 7 8 9 10; do python experiments/sequential_tasks.py" in section
-    assert " stream.recording=uncond_$seed dataset.root=cifar" in section
+    # Of many runs the commands stand once, below.
+    elsewhere = [s for s in sections if "python experiments/" not in s]
+    assert elsewhere and all('<a href="#runs">Their ids' in s for s in elsewhere)
+    assert any("<h3>The claims" in s for s in elsewhere)
+    _, below = page.read_text().split('<div id="runs">')
+    assert "for seed in 1 2 3 4 5 6 7 8 9 10; do python experiments/sequential_tasks.py" in below
+    assert " stream.recording=uncond_$seed dataset.root=cifar" in below
+    for run in stored_runs(PROJECT / "results/reference"):
+        name = f"{run.collection}/{run.id}"
+        assert name in below or any(name in s for s in sections), name
 
 
 def test_a_command_of_one_seed_names_its_recording():
@@ -179,7 +187,7 @@ def test_a_command_of_one_seed_names_its_recording():
         for r in stored_runs(PROJECT / "results/reference")
         if r.seed == 10 and "recording" in r.identity
     ]
-    command = _for_each(_of_any_seed(run), [10])
+    command = for_each(of_any_seed(run), [10])
     assert command == run.command and " stream.recording=uncond_10 " in command
 
 

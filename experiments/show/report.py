@@ -3,9 +3,7 @@
 import base64
 import html
 import io
-import re
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -13,6 +11,8 @@ import pandas as pd
 from PIL import Image, features
 
 from experiments.run.stored import StoredRun
+from experiments.show import origin
+from experiments.show.origin import Origin
 from experiments.show.texts import EMPTY
 
 TITLE = "Do networks forget when their task keeps moving?"
@@ -42,6 +42,8 @@ nav p { overflow-wrap: anywhere; } nav a { display: inline-block; margin-right: 
 .note { font-size: .85rem; color: #444; }
 """
 LONG = 40  # rows, from which a table is folded away
+MANY = 100  # runs, above which their commands stand at the page's end
+RUNS = "The runs of the larger figures and tables"
 MOST_WRAPPED = 28  # letters of a cell that is not broken into lines
 WORDS = 100  # letters from which a cell is wide
 WHERE = ("data", "preset", "settings")  # columns that many rows have alike
@@ -68,11 +70,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Section:
-    """An entry as the page shows it; folders: of the runs that it is of."""
+    """An entry as the page shows it; folders: of the runs that it is of; origin: where they come
+    from."""
 
     title: str
     html: str
     folders: frozenset[str]
+    origin: Sequence[Origin]
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,9 @@ def report(
     own, of = len(shown) - shipped, f"{len(shown)} stored runs"
     if shipped:
         of = f"{own} runs of your own, and " * bool(own) + f"{shipped} that came with the project"
+    links, those = [_links(i, part) for i, part in enumerate(parts)], _of_many(parts)
+    if those:
+        links.append(f'<p><a href="#runs"><b>{RUNS}</b></a></p>')
     page = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -112,8 +119,9 @@ def report(
         f"<title>{TITLE}</title><style>{STYLE}</style>",
         f"</head><body><h1>{TITLE}</h1>",
         f"<p>All figures and tables from {of}. Left out, not complete: {counts}.</p>",
-        f"<nav>{''.join(_links(i, part) for i, part in enumerate(parts))}</nav>",
+        f"<nav>{''.join(links)}</nav>",
         *(_part(i, part) for i, part in enumerate(parts)),
+        those,
         "</body></html>",
     ]
     return "\n".join(page) + "\n"
@@ -166,7 +174,8 @@ def section(entry: Entry) -> Section:
             table = f'<details class="long">{rows}{table}</details>'
         inside += f'{table}<p class="note">{_text(entry.shows)}</p>'
     folders = frozenset(str(run.folder) for run in entry.runs)
-    return Section(entry.title, inside + _origin(entry), folders)
+    of = origin.origins(entry.runs)
+    return Section(entry.title, inside + _origin(entry, of), folders, of)
 
 
 def for_the_screen(png: bytes) -> tuple[str, bytes]:
@@ -220,58 +229,31 @@ def _cell(tag: str, text: str, rows: int = 1) -> str:
     return f"<{tag}{spans}" + (f' class="{kind}"' if kind else "") + f">{_text(text)}</{tag}>"
 
 
-def _origin(entry: Entry) -> str:
-    if not entry.runs:
+def _origin(entry: Entry, of: Sequence[Origin]) -> str:
+    """Of few runs all that there is to say; of many a line, and the rest once on the page."""
+    if not of:
         return f"<p>No completed run for it yet. This makes some:</p><pre>{entry.made_by}</pre>"
-    arms: dict[tuple, list[StoredRun]] = {}
-    for run in entry.runs:
-        of = (run.data, str(run.preset), run.arm, run.code)
-        arms.setdefault((*of, _of_any_seed(run)), []).append(run)
-    rows = [
-        {
-            "runs": ", ".join(f"{run.collection}/{run.id}" for run in runs),
-            "data": data,
-            "preset": preset,
-            "arm": arm,
-            "seeds": ", ".join(str(run.seed) for run in runs),
-            "code version": code,
-            "recordings": ", ".join(filter(None, (run.identity.get("recording") for run in runs))),
-        }
-        for (data, preset, arm, code, _), runs in arms.items()
-    ]
-    seeds: dict[str, set[int]] = {}
-    for (*_, command), runs in arms.items():
-        seeds.setdefault(command, set()).update(run.seed for run in runs)
-    commands = "\n".join(_for_each(command, sorted(those)) for command, those in seeds.items())
-    data, presets, codes = (sorted({run[i] for run in arms}) for i in (0, 1, 3))
-    every_seed = sorted({run.seed for run in entry.runs})
-    line = (
-        f"From {len(entry.runs)} run{'s'[: len(entry.runs) - 1]}: {', '.join(data)}; preset "
-        f"{', '.join(presets)}; seeds {', '.join(map(str, every_seed))}; code {', '.join(codes)}"
-    )
-    return (
-        f'<details class="origin"><summary>{_text(line)}. Their ids, and the commands that make '
-        f'them</summary><div class="wide">{_table(pd.DataFrame(rows))}</div>'
-        f"<pre>{_text(commands)}</pre></details>"
-    )
+    line, their = _text(origin.line(of)), "Their ids, and the commands that make them"
+    if len(of) > MANY:
+        return f'<p class="origin">{line}. <a href="#runs">{their}</a></p>'
+    return f'<details class="origin"><summary>{line}. {their}</summary>{_runs(of)}</details>'
 
 
-def _of_any_seed(run: StoredRun) -> str:
-    """Its command without the seed, in which a recording of the seed's number is one of $seed."""
-    name = run.info["recording"]["name"] if "recording" in run.identity else ""
-    numbered = f"{name.removesuffix(str(run.seed))}$seed"
-    command = re.sub(r" seed=\d+$", "", run.command)
-    if numbered == f"{name}$seed" or shlex.quote(name) != name:
-        return command
-    return command.replace(f" stream.recording={name} ", f" stream.recording={numbered} ")
+def _of_many(parts: Sequence[Part]) -> str:
+    """The runs of all sections that are of many."""
+    of = [section.origin for part in parts for section in part.sections]
+    those = dict.fromkeys(one for runs in of if len(runs) > MANY for one in runs)
+    if not those:
+        return ""
+    line = f"<p>{_text(origin.line(those))}.</p>"
+    # A browser opens what is folded around a link's target, and not the target itself.
+    inside = f'<summary><h2>{RUNS}</h2></summary><div id="runs">{line}{_runs(those)}</div>'
+    return f'<details class="folded">{inside}</details>'
 
 
-def _for_each(command: str, seeds: Sequence[int]) -> str:
-    """command: of `_of_any_seed`."""
-    if len(seeds) == 1:
-        of_it = re.sub(r"( stream\.recording=\S*)\$seed ", rf"\g<1>{seeds[0]} ", command)
-        return f"{of_it} seed={seeds[0]}"
-    return f"for seed in {shlex.join(map(str, seeds))}; do {command} seed=$seed; done"
+def _runs(of: Collection[Origin]) -> str:
+    table, commands = _table(origin.table(of)), _text(origin.commands(of))
+    return f'<div class="wide">{table}</div><pre>{commands}</pre>'
 
 
 def _text(text: str) -> str:
