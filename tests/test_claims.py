@@ -23,7 +23,8 @@ def test_the_papers_six_claims_are_one_family_of_two_plans():
     found = [*claims("sequential_tasks"), *claims("gan_probe")]
     found = [claim for claim in found if claim.family == "the paper's"]
     assert len(found) == 6
-    assert {claim.expected for claim in found} == {"above", "below", "not above"}
+    assert {claim.expected for claim in found} == {"above", "below", "equivalent"}
+    assert [claim.settings.get("plant_updates") for claim in found] == [None] * 2 + [0] * 4
     assert [claim.pair and claim.pair[1] for claim in found] == [
         "vanilla", "augment", "uncond", None, None, "uncond",
     ]  # fmt: skip

@@ -1,10 +1,12 @@
 """The figures of the cures: a method a row, beside the baseline of the same recordings."""
 
+import itertools
 import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from stubs import stub
 from test_opponents import MET, STUDY, family, joint, runs  # noqa: F401
 
@@ -72,6 +74,23 @@ def test_cures_in_short_has_what_cures_has_of_memory_the_best_first(runs):  # no
     assert said == [[], [1]]
     one = [run for run in runs if run.unit == 1]
     assert in_short.with_answer(groups(one, STUDY)) == []  # no interval, no answer
+
+
+def test_what_is_written_at_three_columns_does_not_overlap():
+    columns = [
+        cures.Column(name, "", {"replay": [0.1, 0.2, 0.3]}, None, "10 recordings")
+        for name in in_short.IN_WORDS
+    ]
+    style()
+    figure = in_short.cures_in_short([cures.SideBySide([stub(MET)], "", columns)])
+    figure.canvas.draw()
+    written = {
+        axis: [t for t in axis.findobj(Text) if "\n" in t.get_text()] for axis in figure.axes
+    }
+    assert [len(texts) for texts in written.values()] == [2, 1, 1]  # a title, and what is measured
+    boxes = [[t.get_window_extent() for t in texts] for texts in written.values()]
+    for left, right in itertools.pairwise(boxes):
+        assert max(box.x1 for box in left) < min(box.x0 for box in right)
 
 
 def test_without_an_arm_beside_the_baseline_there_is_no_cure():

@@ -33,8 +33,8 @@ def test_the_shipped_runs_say_what_the_readme_says(shipped):
         "+0.097 [+0.066, +0.128] (10 recordings)."
     )
     assert gan == (
-        f"GAN probe, {on}: ssgan minus uncond in 'linear probe at the end' is "
-        "-0.008 [-0.030, +0.015] (3 seeds, undecided)."
+        f'GAN probe, {on}: ssgan minus uncond in "final layer\'s probe at the end" is '
+        "-0.004 [-0.015, +0.007] (5 seeds, undecided)."
     )
 
 

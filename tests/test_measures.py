@@ -163,7 +163,6 @@ def test_the_shipped_runs_results_are_made_again_to_the_bit():
     from experiments.run.stored import run_folders
 
     reference = run_folders(PROJECT / "results/reference")
-    changed = set()
     for path in reference:
         record = json.loads((path / "run.json").read_text())
         metrics = {
@@ -183,11 +182,8 @@ def test_the_shipped_runs_results_are_made_again_to_the_bit():
         no_metric = {"probe_pixels", "probe_final_layer_untrained"}
         gone = {"taught"} if config.get("plant_updates") else set()
         assert got.keys() - later == stored.keys() - no_metric - gone, path
-        commit = record["experiment"]["repositories"][0]["commit"][:10]
-        changed |= {(name, commit) for name in got.keys() - later if got[name] != stored[name]}
-    # That commit took the best over the last discriminator, too; of all others no bit differs.
-    assert changed == {(f"past_fakes_{n}_forgetting", "de8d787b87") for n in ("accuracy", "auc")}
-    assert len(reference) >= 60 - 2
+        assert {name for name in got.keys() - later if got[name] != stored[name]} == set(), path
+    assert len(reference) >= 60
 
 
 def test_a_measure_reaches_runs_older_than_itself(monkeypatch):

@@ -115,3 +115,24 @@ def test_what_is_told_of_features_that_come_back(runs):
             told += [f"{np.mean(own):.2f}", f"{np.mean(others):.2f}"]
     words = re.search(r"At the ends of one generator's.*CKA weighs", text)[0]
     assert re.findall(r"0\.\d\d", words) == told
+
+
+def test_what_is_told_of_planted_live_gans():
+    shipped = runs_and_rest(PROJECT / "results/reference")[0]
+    of = {}
+    for run in (run for run in shipped if run.collection == "figure2"):
+        if run.arm in ("uncond", "ssgan"):
+            of.setdefault((run.arm, run.config["plant_updates"]), []).append(
+                run.metrics[FINAL_LAYER]
+            )
+    assert [len(some) for some in of.values()] == [5] * 4
+    steps, told = of["uncond", 0][0][0].tolist(), []
+    for updates in (3000, 0):
+        curves = [np.mean([of_run[1] for of_run in of[a, updates]], 0) for a in ("uncond", "ssgan")]
+        ends = steps.index(1000) if updates else -1
+        told.append({(f"{curve[0]:.2f}", f"{curve[ends]:.2f}") for curve in curves})
+        assert all(np.ptp(curve[1:]) < 0.007 for curve in curves) or not updates
+    (planted,), (bare,) = told
+    text = " ".join(PAGE.read_text().split())
+    assert "probe falls from {} to {} within 1,000 updates".format(*planted) in text
+    assert "twin's climbs from {} to {}.".format(*bare) in text

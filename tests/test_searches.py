@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
+from experiments.benchmarks import preset_settings
+from experiments.run.settings import OF_THE_RUNNER
 from experiments.run.stored import stored_runs
 from forgetting.measures import FINAL_LAYER
+from forgetting.settings import flat
 
 SETTINGS = {  # learning rate, width, regularizer of the discriminator
     "a": (2e-4, 32, "spectral_norm"),
@@ -15,6 +18,19 @@ SETTINGS = {  # learning rate, width, regularizer of the discriminator
     "c": (5e-4, 64, "spectral_norm"),
     "d": (2e-4, 32, "gradient_penalty"),
 }
+
+
+def test_the_preset_is_the_setting_that_was_chosen(runs):
+    preset = preset_settings("gan_probe", "cpu")
+    lr, width, regularizer = SETTINGS["b"]
+    chosen = {"lr": lr, "discriminator_width": width, "regularizer": regularizer}
+    (one, *_) = [run for run in runs if chosen.items() <= run.config.items()]
+    # The search measured distances more often.
+    asked = {"model", "seed", "quality_every"}
+    told = [key for key in preset if key not in OF_THE_RUNNER | asked] + ["dataset.size"]
+    stored = flat(one.config)
+    assert len(told) > 15
+    assert {key: stored.get(key) for key in told} == {key: preset[key] for key in told}
 
 
 @pytest.fixture(scope="module")

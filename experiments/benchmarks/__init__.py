@@ -152,8 +152,8 @@ def preset_settings(study: str, preset: str, **asked) -> dict:
 
 
 def learner(study: str, preset: str, device, **settings):
-    """A study at a preset's settings, on digits at 32 pixels, ready to step: as the runner makes
-    it, at the precision that it chooses here."""
+    """A study at a preset's settings, on digits at its size or 32 pixels, ready to step: as the
+    runner makes it, at the precision that it chooses here."""
     from functools import partial
 
     import torch
@@ -162,9 +162,10 @@ def learner(study: str, preset: str, device, **settings):
     from experiments.run.process import prepare
     from experiments.run.study import studies
 
-    chosen = preset_settings(study, preset) | {
+    chosen = preset_settings(study, preset)
+    chosen |= {
         "dataset.name": "digits",
-        "dataset.size": 32,
+        "dataset.size": chosen["dataset.size"] or 32,
         "device": device.type,
         "probe_images": 1000,
     }

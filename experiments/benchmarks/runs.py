@@ -136,11 +136,11 @@ _SSGAN = {"model": "ssgan"}
 
 
 def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
-    """A checkpoint against the training between two, at the `cpu` preset's widths and interval, on
-    digits at 32 pixels."""
+    """A checkpoint against the training between two, at the `cpu` preset's sizes and interval, on
+    digits."""
     for name, arm in (("sequential_tasks", {"method": "rotation"}), ("gan_probe", _SSGAN)):
         study = learner(name, "cpu", device, **arm)
-        every = preset_settings(name, "cpu")["checkpoint_every"]
+        preset = preset_settings(name, "cpu")
         with tempfile.TemporaryDirectory() as folder:
 
             def save(study=study, folder=folder):
@@ -148,13 +148,15 @@ def checkpoint_cost(rounds: int, device: torch.device) -> Iterator[dict]:
 
             study.step()
             if arm is _SSGAN:  # as many as a run of this preset keeps
-                fakes = torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
-                study.fakes = {500 * i: fakes + i for i in range(11)}
+                side, every = preset["dataset.size"], preset["probe_every"]
+                fakes = torch.zeros(1000, 3, side, side, dtype=torch.uint8)
+                steps = range(0, preset["steps"] + 1, every)
+                study.fakes = {step: fakes + i for i, step in enumerate(steps)}
             save()  # each generator's fakes are written once, at its own probe
             shares = []
             for _ in range(rounds):
                 step = seconds(lambda study=study: [study.step() for _ in range(5)], device) / 5
-                shares.append(seconds(save) / (every * step))
+                shares.append(seconds(save) / (preset["checkpoint_every"] * step))
         yield row(f"{name}: checkpoints, of training", device_name(device), shares, "under 0.02")
 
 

@@ -13,7 +13,7 @@ from experiments.run.process import work
 from experiments.run.study import studies
 from forgetting.errors import UserError
 
-# A study, its arm, and (width, side of the images): those of `quick` and `cpu`, and on to `paper`.
+# A study, its arm, and (width, side of the images): from those of `quick` on to `paper`'s.
 SIZES = (
     ("sequential_tasks", "rotation", ((32, 8), (16, 16), (16, 32), (32, 32), (64, 32), (128, 32))),
     ("gan_probe", "ssgan", ((16, 8), (16, 16), (16, 32), (32, 32), (64, 32))),

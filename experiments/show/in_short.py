@@ -15,10 +15,11 @@ from forgetting.measures import KEPT, MEMORY
 BASELINE, AT_ONCE = "plain training", "all generators at once"
 # In the order in which a method's rows are sorted: by the first that it has.
 IN_WORDS = {
-    MEMORY.name: "Remembers recorded opponents",
-    KEPT.name: "Keeps what was planted",
-    LIVE: "Tells past fakes, live",
+    MEMORY.name: ("Remembers recorded opponents", "AUC, met minus never met"),
+    KEPT.name: ("Keeps what was planted", "probe's accuracy"),
+    LIVE: ("Tells past fakes, live", "AUC, fakes of all methods"),
 }
+LETTERS = 72  # of the titles beside each other
 
 
 def with_answer(found: Sequence[Group]) -> list[SideBySide]:
@@ -53,8 +54,9 @@ def cures_in_short(found: Sequence[SideBySide]) -> Figure:
                 axis.axvline(column.reference, color="black", linestyle="--", zorder=0)
                 text = {"ha": "right", "va": "bottom", "fontsize": "small"}
                 axis.text(column.reference, len(methods) - 0.45, f"{AT_ONCE} ", **text)
-            axis.set_title(IN_WORDS[column.measure])
-            axis.set_xlabel(f"{column.title.splitlines()[-1]},\nminus {BASELINE}'s; {column.of}")
+            title, unit = IN_WORDS[column.measure]
+            axis.set_title(wrapped(title, LETTERS // len(columns)))
+            axis.set_xlabel(f"{unit},\nminus {BASELINE}'s;\n{column.of}")
             axis.grid(axis="y", color="0.93", linewidth=0.6)
             axis.set_axisbelow(True)
         known = [wrapped(_in_words(method), 28) for method in methods]
@@ -80,4 +82,4 @@ def _in_words(arm: str) -> str:
 
 
 def _height(group: SideBySide) -> float:
-    return 1.4 + 0.27 * len(_best_first(group.columns))
+    return 1.8 + 0.27 * len(_best_first(group.columns))
