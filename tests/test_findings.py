@@ -34,7 +34,7 @@ def test_the_shipped_runs_say_what_the_readme_says(shipped):
     )
     assert gan == (
         f'GAN probe, {on}: ssgan minus uncond in "final layer\'s probe at the end" is '
-        "-0.004 [-0.015, +0.007] (5 seeds, undecided)."
+        "-0.004 [-0.015, +0.007] (5 seeds, equivalent)."
     )
 
 

@@ -7,7 +7,9 @@ from experiments.run.stored import StoredRun
 from experiments.show.arms import arms_of, defaults, is_of_user
 from experiments.show.compare import difference, measures_of
 from experiments.show.groups import Group, groups
+from experiments.show.intervals import Interval
 from experiments.show.texts import shown, units
+from experiments.sweeps.claims import shipped
 from forgetting.measures import meets_fakes
 
 
@@ -76,8 +78,15 @@ def _answer(question: Question, group: Group, second: str, first: str) -> str | 
         return None
     words = {known.name: known.words for known in measures_of(group.runs)}[measure]
     over = f"one {run.unit_is}" if apart.n == 1 else units(apart.n, run)
-    verdict = ", undecided" if apart.contains_zero else ""
     return (
         f"{question.words}, {run.data}, preset {run.preset}: {second} minus {first} in {words!r} "
-        f"is {shown(apart, '+')} ({over}{verdict})."
+        f"is {shown(apart, '+')} ({over}{_verdict(question, second, first, measure, apart)})."
     )
+
+
+def _verdict(question: Question, second: str, first: str, measure: str, apart: Interval) -> str:
+    """What the claim of it says, where one of the project's is: without a correction."""
+    if not apart.contains_zero:
+        return ""
+    of = [c for c in shipped(question.study) if c.pair == (second, first) and c.measure == measure]
+    return ", equivalent" if any(apart.within(c.smallest) for c in of) else ", undecided"
