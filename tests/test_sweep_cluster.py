@@ -112,9 +112,8 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     sweeping = start_sweep(tmp_path, address)
     wait_until(lambda: len({p.parent for p in tmp_path.glob("runs/*/checkpoint-[1-9]*")}) == 2)
 
-    def resumed():
-        output = "".join(path.read_text() for path in tmp_path.glob("runs/*/cout.txt"))
-        return output.count("resumed at step")
+    def told(words, file):
+        return sum(path.read_text().count(words) for path in tmp_path.glob(f"runs/*/{file}"))
 
     # A run that is asked to stop, as when a cluster takes its node back, is not given up either.
     (run,) = children(processes["worker 1"].pid)
@@ -123,8 +122,8 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
     (run,) = children(worker.pid)
     worker.send_signal(signal.SIGKILL)
     wait_until(lambda: not runs_on(run))  # a run does not outlive its worker
-    # The other worker resumes both; take its scheduler away when it has begun with the second.
-    wait_until(lambda: resumed() == 2)
+    # The other worker takes up both; take its scheduler away when it has done the first.
+    wait_until(lambda: told('"status": "COMPLETED"', "run.json"))
     processes["scheduler"].kill()
     out, errors = sweeping.communicate(timeout=120)
     assert sweeping.returncode == 1, out
@@ -133,6 +132,7 @@ def test_a_killed_workers_run_is_resumed_elsewhere_and_a_lost_scheduler_is_said(
 
     done = swept("plan.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert told("resumed at step", "cout.txt") >= 2
     runs = {run.seed: run for run in stored_runs(tmp_path / "runs")}
     assert sorted(runs) == [0, 1] and len(list((tmp_path / "runs").iterdir())) == 2
     whole = ["with", "quick", "method=rotation", "iterations_per_task=40", "cycles=1", "width=4"]
