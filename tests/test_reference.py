@@ -1,7 +1,5 @@
 """The runs that are shipped with the project, and what the README and docs/ say of them."""
 
-import ast
-import contextlib
 import json
 import re
 import shlex
@@ -12,25 +10,23 @@ import pytest
 from conftest import PROJECT
 
 from experiments import compare, load_measures
-from experiments.run.identity import FACTS, identity, same
+from experiments.run.identity import FACTS, same
 from experiments.run.packed import files_of
 from experiments.run.runner import asked_for
 from experiments.run.stored import run_folders, runs_and_rest
 from experiments.run.study import studies
 from experiments.show import grids
-from experiments.show.arms import defaults
 from experiments.show.groups import groups
 from experiments.show.memory import with_memory
+from experiments.show.origin import command_of
 from experiments.show.planted import with_kept
 from experiments.show.tables import TABLES
 from experiments.show.texts import EMPTY
-from experiments.sweeps.plan import read_plan
-from forgetting.measures import FINAL_LAYER, meets_fakes
+from forgetting.measures import meets_fakes
 
 REFERENCE = PROJECT / "results/reference"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-DISTANCE, AT_32_PIXELS = "fd_cifar10_16px_cnn", "fd_cifar10_cnn"
-ALONE = ("rotation_only", "supervised")  # arms without a generator
+DISTANCE = "fd_cifar10_16px_cnn"
 GAIN = {"measure": "linear probe, last cycle minus first"}
 CIFAR = {"data": "CIFAR-10 (JPEG q75)", "preset": "cpu"}
 AT_HAND = {**CIFAR, "arm": "vanilla", "generators": "those at hand"}
@@ -328,85 +324,12 @@ def test_what_was_seen_on_the_way_is_what_these_seeds_say(runs, seeds):
     assert f"{'seeds ' if seeds == 3 else ''}0 to {seeds - 1}" in text and value in text
 
 
-def gans(runs, steps):
-    """The shipped runs of the GAN probe, grids and planted ones aside, with so many updates."""
-    some = [run for run in grids.without_grids(runs) if run.study == "gan_probe"]
-    some = [run for run in some if not run.config.get("plant_updates")]
-    return {(run.arm, run.seed): run for run in some if run.config["steps"] == steps}
-
-
-def test_the_samples_are_further_off_with_replay_in_every_seed(runs):
-    of = gans(runs, 6000)
-    for seed in (1, 2, 3):
-        steps, replay = of["uncond+replay", seed].metrics[DISTANCE]
-        same, uncond = of["uncond", seed].metrics[DISTANCE]
-        assert list(steps) == list(same) == [0, 3000, 6000]
-        assert (replay[1:] > uncond[1:]).all() and replay[0] == uncond[0]
-
-
-def test_what_is_told_of_figure_2(runs):
-    of, text = gans(runs, 6000), " ".join((PROJECT / "docs/paper.md").read_text().split())
-    ends, starts = {}, set()
-    for arm in sorted({arm for arm, _ in of}):
-        curves = [run.metrics[FINAL_LAYER][1] for (name, _), run in of.items() if name == arm]
-        assert len(curves) == (5 if arm in (*defaults("gan_probe"), *ALONE) else 3)
-        start, ends[arm] = np.mean(curves, 0)[[0, -1]]
-        starts.add(f"{start:.2f}")
-    rotation, labels = (ends.pop(arm) for arm in ALONE)
-    told = f"rises from {starts.pop()} to between {min(ends.values()):.2f} and"
-    assert not starts and f"{told} {max(ends.values()):.2f} in all kinds" in text
-    controls = f"rotation alone ends at {rotation:.2f}, one that learns the labels at {labels:.2f}"
-    assert controls in text
-    for arm in ends:
-        alike = [run.metrics for (name, _), run in of.items() if name == arm]
-        by_block = [np.mean([m[f"probe/block_{i}"][1][-1] for m in alike]) for i in (1, 2, 3, 4)]
-        assert by_block[0] == max(by_block)
-    of = gans(runs, 20000)
-    steps, ssgan = of["ssgan", 0].metrics["probe/best"]
-    below = of["uncond", 0].metrics["probe/best"][1] - ssgan
-    assert (below[np.asarray(steps) >= 4000] > 0).all()
-    assert f"by {below[-1]:.3f} at the end" in text
-
-
-def test_the_plan_of_the_reduced_grid_makes_the_shipped_runs(runs):
-    """Whatever becomes of the preset: they stay."""
-    study = studies()["gan_probe"]
-    other = {"lr": 1.0, "dataset.size": 8, "probe_features": 3}
-    _, planned = read_plan("table2_reduced")
-    shipped = [run.identity for run in runs if run.config.get("steps") == 2000]
-    for words in planned:
-        asked = dict(word.split("=", 1) for word in words)
-        for key, text in asked.items():
-            with contextlib.suppress(ValueError, SyntaxError):  # a text
-                asked[key] = ast.literal_eval(text)
-        wanted = identity(study, {**study.chosen_by("cpu", asked), **other, **asked})
-        wanted |= {"device": "cpu", "precision": "fp32", "dataset.name": "image_folder"}
-        assert any(same(wanted, run, but=["extractor"]) for run in shipped), words
-
-
 def test_every_command_makes_its_run_again(runs):
     """Whatever became of the presets since."""
     for run in runs:
         study = studies()[run.study]
-        again, _ = asked_for(study, shlex.split(run.command)[3:])
-        assert same(again, run.identity, but=FACTS), run.command
-
-
-def test_what_is_told_of_table_2(runs):
-    page = (PROJECT / "docs/paper.md").read_text()
-    text = " ".join(page.split())
-    # The rows on the page are the table's (above).
-    rows = re.findall(r"\| 0\.0002 \| (\S+) fd.* \| (\S+) fd", page)
-    uncond, ssgan = np.array(rows, float).T
-    assert (
-        f"SS-GAN is lower in {(ssgan < uncond).sum()} of the paper's {len(rows)} settings" in text
-    )
-    for of in (ssgan, uncond):
-        assert f"({of.min():.2f} to {of.max():.2f})" in text
-    of = gans(runs, 20000)
-    ssgan, uncond = (of[arm, 0].metrics[AT_32_PIXELS][1][1:] for arm in ("ssgan", "uncond"))
-    assert f"at {(ssgan < uncond).sum()} of {len(ssgan)} measurements" in text
-    assert f"({ssgan[-1]:.2f} to {uncond[-1]:.2f})" in text
+        again, _ = asked_for(study, shlex.split(command_of(run))[3:])
+        assert same(again, run.identity, but=FACTS), command_of(run)
 
 
 def _cells(line: str) -> list[str]:

@@ -14,7 +14,7 @@ from conftest import PROJECT
 from experiments.run.stored import stored_runs
 from experiments.show import drawings as figures
 from experiments.show import report
-from experiments.show.origin import for_each, of_any_seed
+from experiments.show.origin import command_of, for_each, of_any_seed
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 # Written into the page by the page itself, once it has loaded in a frame as wide as a phone.
@@ -188,7 +188,7 @@ def test_a_command_of_one_seed_names_its_recording():
         if r.seed == 10 and "recording" in r.identity
     ]
     command = for_each(of_any_seed(run), [10])
-    assert command == run.command and " stream.recording=uncond_10 " in command
+    assert command == command_of(run) and " stream.recording=uncond_10 " in command
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium here (Debian: apt install chromium)")

@@ -3,7 +3,6 @@
 import fnmatch
 import functools
 import json
-import shlex
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from forgetting.settings import flat, nested, validate, with_defaults
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, *DAMAGED)
 # Settings that every run of this program has, of whatever version.
-FILES_OF_A_RUN = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")
 ROUND_ROBIN = "round_robin.csv"  # made when its run, and others of its seed, are complete
 MET = "met"  # in a run's info: the arms whose past generators it was asked about there
 ALWAYS_THERE = {"preset", "seed", "dataset.name", "dataset.label", "results_dir", "resume"}
@@ -187,23 +185,6 @@ class StoredRun:
     def table(self, name: str) -> pd.DataFrame:
         """A CSV file that the study kept with the run. Raises one of READ_ERRORS."""
         return _csv(self.folder, name)
-
-    @property
-    def command(self) -> str:
-        """The command line that makes this run, up to where it is stored, on another machine, too:
-        with what was chosen by the kind of machine."""
-        study = studies()[self.study]
-        last = {key: self.config[key] for key in ("device", "precision", study.arm, "seed")}
-        unsaid = study.incidental | last.keys()
-        asked = {word.partition("=")[0]: word for word in self.asked}
-        kept = [word for key, word in asked.items() if key not in unsaid]
-        kept += [w for w in self.asked if w.startswith(FILES_OF_A_RUN)]
-        otherwise = study.chosen_otherwise(self.preset, self.identity)
-        kept += [f"{k}={v}" for k, v in otherwise.items() if k not in asked.keys() | unsaid]
-        if self.preset and self.preset not in kept:
-            kept.insert(0, self.preset)
-        kept += [f"{key}={value}" for key, value in last.items()]
-        return f"python experiments/{self.study}.py with {shlex.join(kept)}"
 
 
 @functools.cache

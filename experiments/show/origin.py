@@ -8,6 +8,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.run.stored import StoredRun
+from experiments.run.study import studies
+
+FILES = ("dataset.root=", "dataset.memory_mb=", "stream.recording=")  # where a run's lie
 
 
 class Origin(NamedTuple):
@@ -78,11 +81,28 @@ def commands(of: Collection[Origin]) -> str:
     return "\n".join(for_each(command, sorted(those)) for command, those in seeds.items())
 
 
+def command_of(run: StoredRun) -> str:
+    """The command line that makes a run, up to where it is stored, on another machine, too: with
+    what was chosen by the kind of machine, and with what its preset had otherwise than today."""
+    study = studies()[run.study]
+    last = {key: run.config[key] for key in ("device", "precision", study.arm, "seed")}
+    unsaid = study.incidental | last.keys()
+    asked = {word.partition("=")[0]: word for word in run.asked}
+    kept = [word for key, word in asked.items() if key not in unsaid]
+    kept += [word for word in run.asked if word.startswith(FILES)]
+    otherwise = study.chosen_otherwise(run.preset, run.identity)
+    kept += [f"{k}={v}" for k, v in otherwise.items() if k not in asked.keys() | unsaid]
+    if run.preset and run.preset not in kept:
+        kept.insert(0, run.preset)
+    kept += [f"{key}={value}" for key, value in last.items()]
+    return f"python experiments/{run.study}.py with {shlex.join(kept)}"
+
+
 def of_any_seed(run: StoredRun) -> str:
     """Its command without the seed, in which a recording of the seed's number is one of $seed."""
     name = run.info["recording"]["name"] if "recording" in run.identity else ""
     numbered = f"{name.removesuffix(str(run.seed))}$seed"
-    command = re.sub(r" seed=\d+$", "", run.command)
+    command = re.sub(r" seed=\d+$", "", command_of(run))
     if numbered == f"{name}$seed" or shlex.quote(name) != name:
         return command
     return command.replace(f" stream.recording={name} ", f" stream.recording={numbered} ")
